@@ -1,0 +1,45 @@
+# make demo    install everything into .venv and run the demonstration (config.yaml as shipped)
+# make test    the same environment, and the tests
+# make env     only the environment;  make lint  only the style checks
+# Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
+
+# Of the Pythons that are new enough and can make environments, the one that the pinned versions were run on first.
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# Jobs and tests call python and snakemake by name.
+WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
+PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
+
+.PHONY: env demo test lint
+.DELETE_ON_ERROR:
+
+env: .venv/installed-$(DEVICE)
+
+demo: env
+	tools/system_libraries.sh faces
+	$(WITH_VENV) snakemake --cores all
+
+test: env .venv/installed-test
+	tools/system_libraries.sh faces
+	tools/system_libraries.sh browser
+	$(WITH_VENV) python -m pytest
+
+lint: .venv/installed-test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/snakefmt --check Snakefile rules
+
+# Kept by pins: a changed list installs again, over what is there.
+.venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt
+	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11 or newer with the venv module found; install one" \
+		"(Debian, Ubuntu: apt-get install python3-venv; Fedora: dnf install python3; macOS: brew install python)" >&2; exit 1; }
+	rm -f .venv/installed-*
+	[ -x .venv/bin/python ] || "$(PYTHON)" -m venv .venv
+	$(PIP) -r envs/$(DEVICE).txt
+	PYTHONPATH=envs/pep667 $(PIP) --no-deps --no-build-isolation -r envs/unbundled.txt
+	touch $@
+
+.venv/installed-test: .venv/installed-$(DEVICE) envs/test.txt
+	$(PIP) -r envs/test.txt
+	touch $@

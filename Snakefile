@@ -1,0 +1,40 @@
+# From a folder of photos of one person to the LoRA that looks most like them: snakemake --cores all
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# The working directory's config.yaml, or the demonstration's where there is none.
+configfile: "config.yaml" if Path("config.yaml").exists() else Path(workflow.basedir, "config.yaml")
+
+
+include: "rules/common.smk"
+include: "rules/models.smk"
+include: "rules/dataset.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+    fetch_models,
+    fetch_base,
+    curate_photos,
+    build_dataset,
+    choose_checkpoint,
+    plot_grid,
+    build_report,
+
+
+rule all:
+    default_target: True
+    input:
+        expand(
+            "results/{subject}/{run}/{product}",
+            subject=config["subjects"],
+            run=config["runs"],
+            product=["best/choice.json", "grid.png", "report.html"],
+        ),

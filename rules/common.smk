@@ -1,0 +1,142 @@
+# Functions only: how rules find their configuration, their code and their files.
+import fcntl
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from likeness.config import checked_config, photo_files
+from likeness.demo_base import FILES as DEMO_BASE_FILES
+from likeness.devices import gpu_ids
+from likeness.errors import LikenessError
+from likeness.provenance import canonical, local_sources
+
+# `python` in a rule is the one that runs Snakemake, activated or not; with --sdm conda the rule's own comes before it.
+os.environ.update(PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"))
+
+# Relative paths in config.yaml are looked for here, in this order.
+ROOTS = [Path("."), Path(os.path.relpath(workflow.basedir))]
+
+# `gpu=1` on a rule limits nothing until somebody says how many there are. Without a GPU the heavy jobs share the CPU
+# badly, so they run one at a time too. A profile or --resources gpu=... goes before this.
+workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
+
+try:
+    config = checked_config(config, ROOTS)
+except LikenessError as mistakes:
+    raise WorkflowError(str(mistakes)) from None
+
+
+# A killed Snakemake leaves its lock behind, and the next one would ask for --unlock. This file is locked by the living
+# one: whoever gets it on the machine that last had it knows that no other is alive here, and clears what is left.
+head = open(
+    Path(".snakemake/likeness.lock") if Path(".snakemake").is_dir() else os.devnull,
+    "a+",
+)
+try:
+    fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    head.seek(0)
+    if head.read() == socket.gethostname():
+        shutil.rmtree(".snakemake/locks", ignore_errors=True)
+    head.truncate(0)
+    head.write(socket.gethostname())
+    head.flush()
+except OSError:
+    pass  # another Snakemake works here, or this file system knows no locks: Snakemake's own lock decides
+
+
+wildcard_constraints:
+    subject="|".join(config["subjects"]),
+    run="|".join(config["runs"]),
+    epoch=r"\d{6}",
+
+
+def section(*names):
+    """The one config param of a rule: canonical JSON of just the keys it names ("train", "train.rank", "subject").
+
+    One text per rule, because Snakemake compares params as a set of values: rank 8 -> 16 beside alpha 16 is no change
+    to it. What a run overrides is taken from the run where the rule has a {run} wildcard.
+    """
+
+    def text(wildcards):
+        known = dict(config)
+        if "subject" in wildcards.keys():
+            subject = config["subjects"][wildcards.subject]
+            known |= {"subject": subject, "subject_name": wildcards.subject}
+        if "run" in wildcards.keys():
+            known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
+        if "epoch" in wildcards.keys():
+            known["epoch"] = int(wildcards.epoch)
+        chosen = {}
+        for name in names:
+            top, _, key = name.partition(".")
+            if key:
+                chosen.setdefault(top, {})[key] = known[top][key]
+            else:
+                chosen[top] = known[top]
+        return canonical(chosen)
+
+    return text
+
+
+def code(script):
+    """A script and every local module behind it, as inputs: compared by content, so a touch or a checkout reruns nothing."""
+    return [os.path.relpath(path) for path in local_sources(SCRIPTS / script)]
+
+
+def photos(wildcards):
+    """Every photo of a subject, listed when the workflow is parsed."""
+    return photo_files(Path(config["subjects"][wildcards.subject]["photos"]))
+
+
+def captions_beside_photos(wildcards):
+    """The .txt files that the user wrote beside photos."""
+    beside = (photo.with_suffix(".txt") for photo in photos(wildcards))
+    return sorted({text for text in beside if text.is_file()})
+
+
+def base_model_files(wildcards):
+    """The files of a local base model; none for a hub id."""
+    model = config["base_model"]
+    if model == "results/demo_base":
+        return expand("results/demo_base/{file}", file=DEMO_BASE_FILES)
+    for root in ROOTS:
+        path = root / model
+        if path.is_dir():
+            return sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix in (".json", ".txt", ".safetensors")
+            )
+        if path.is_file():
+            return [path]
+    return []
+
+
+def sampled_epochs(wildcards):
+    """The sample tables of a run: the base model (epoch 0) and every checkpoint."""
+    epochs = range(config["runs"][wildcards.run]["train"]["epochs"] + 1)
+    return [
+        f"results/{wildcards.subject}/{wildcards.run}/samples/{epoch:06d}.tsv"
+        for epoch in epochs
+    ]
+
+
+def trained_models(wildcards):
+    """What epoch 0 does not need: it is the base model without a LoRA, and can be drawn before anything is trained."""
+    return (
+        []
+        if int(wildcards.epoch) == 0
+        else f"results/{wildcards.subject}/{wildcards.run}/models.json"
+    )
+
+
+def strangers(wildcards):
+    """Faces that are nobody's, for the floor of likeness."""
+    return sorted((ROOTS[1] / "resources/strangers").glob("*.jpg"))

@@ -1,0 +1,130 @@
+rule detect_faces:
+    input:
+        code=code("detect_faces.py"),
+        models="results/models/models.json",
+        photos=photos,
+    output:
+        "results/{subject}/faces.tsv",
+    log:
+        "results/logs/{subject}/detect_faces.log",
+    conda:
+        "../envs/likeness.yaml"
+    message:
+        "{wildcards.subject}: find the faces in every photo"
+    shell:
+        "exec python {input.code[0]:q} --log {log:q} --photos {input.photos:q} --models results/models"
+        " --cache results/.cache/detect_faces --faces {output:q}"
+
+
+rule curate_photos:
+    input:
+        code=code("curate_photos.py"),
+        faces="results/{subject}/faces.tsv",
+    output:
+        "results/{subject}/photos.tsv",
+    log:
+        "results/logs/{subject}/curate_photos.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("curate"),
+    message:
+        "{wildcards.subject}: keep or drop each photo, set some apart for judging"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        " --faces {input.faces:q} --photos {output:q}"
+
+
+rule crop_faces:
+    input:
+        code=code("crop_faces.py"),
+        photos="results/{subject}/photos.tsv",
+    output:
+        crops="results/{subject}/crops.tsv",
+        folder=directory("results/{subject}/crops"),
+    log:
+        "results/logs/{subject}/crop_faces.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("crop", "resolution"),
+    message:
+        "{wildcards.subject}: crop the faces"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --photos {input.photos:q}"
+        " --cache results/.cache/crop_faces --crops {output.crops:q} --folder {output.folder:q}"
+
+
+rule upscale_faces:
+    input:
+        code=code("upscale_faces.py"),
+        models="results/models/models.json",
+        crops="results/{subject}/crops.tsv",
+    output:
+        upscaled="results/{subject}/upscaled.tsv",
+        folder=directory("results/{subject}/upscaled"),
+    log:
+        "results/logs/{subject}/upscale_faces.log",
+    conda:
+        "../envs/likeness.yaml"
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        config=section("upscale", "resolution"),
+    message:
+        "{wildcards.subject}: bring the crops to the training resolution"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --crops {input.crops:q}"
+        " --models results/models --cache results/.cache/upscale_faces"
+        " --upscaled {output.upscaled:q} --folder {output.folder:q}"
+
+
+rule caption_faces:
+    input:
+        code=code("caption_faces.py"),
+        upscaled="results/{subject}/upscaled.tsv",
+        texts=captions_beside_photos,
+    output:
+        captions="results/{subject}/captions.tsv",
+        folder=directory("results/{subject}/captions"),
+    log:
+        "results/logs/{subject}/caption_faces.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("subject.trigger", "subject.class_noun", "caption"),
+    message:
+        "{wildcards.subject}: caption the crops"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --upscaled {input.upscaled:q}"
+        " --texts {input.texts:q} --cache results/.cache/caption_faces"
+        " --captions {output.captions:q} --folder {output.folder:q}"
+
+
+rule build_dataset:
+    input:
+        code=code("build_dataset.py"),
+        captions="results/{subject}/captions.tsv",
+    output:
+        dataset="results/{subject}/dataset.json",
+        folder=directory("results/{subject}/image"),
+    log:
+        "results/logs/{subject}/build_dataset.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section(
+            "subject.trigger",
+            "subject.class_noun",
+            "resolution",
+            "train.max_train_steps",
+            "train.epochs",
+            "train.batch_size",
+            "train.gradient_accumulation_steps",
+        ),
+    message:
+        "{wildcards.subject}: lay out the training set"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        " --captions {input.captions:q} --dataset {output.dataset:q} --folder {output.folder:q}"

@@ -1,0 +1,83 @@
+rule sample_checkpoint:
+    input:
+        code=code("sample_checkpoint.py"),
+        models=trained_models,
+        base="results/base.json",
+    output:
+        samples="results/{subject}/{run}/samples/{epoch}.tsv",
+        folder=directory("results/{subject}/{run}/samples/{epoch}"),
+    log:
+        "results/logs/{subject}/{run}/sample_checkpoint-{epoch}.log",
+    conda:
+        "../envs/likeness.yaml"
+    resources:
+        gpu=1,
+        mem_mb=16000,
+    params:
+        config=section(
+            "sample", "resolution", "subject.trigger", "subject.class_noun", "epoch"
+        ),
+    message:
+        "{wildcards.subject}/{wildcards.run}: draw the pictures of epoch {wildcards.epoch}"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --models {input.models:q}"
+        " --base {input.base:q} --cache results/.cache/sample_checkpoint"
+        " --samples {output.samples:q} --folder {output.folder:q}"
+
+
+rule score_checkpoint:
+    input:
+        code=code("score_checkpoint.py"),
+        models="results/models/models.json",
+        samples=sampled_epochs,
+        crops="results/{subject}/crops.tsv",
+        strangers=strangers,
+    output:
+        "results/{subject}/{run}/scores.tsv",
+    log:
+        "results/logs/{subject}/{run}/score_checkpoint.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("select.copy_limit", "select.leak_limit"),
+    message:
+        "{wildcards.subject}/{wildcards.run}: measure every picture"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --samples {input.samples:q}"
+        " --crops {input.crops:q} --strangers {input.strangers:q} --models results/models"
+        " --cache results/.cache/score_checkpoint --scores {output:q}"
+
+
+rule choose_checkpoint:
+    input:
+        code=code("choose_checkpoint.py"),
+        scores="results/{subject}/{run}/scores.tsv",
+        models="results/{subject}/{run}/models.json",
+        base="results/base.json",
+        dataset="results/{subject}/dataset.json",
+    output:
+        choice="results/{subject}/{run}/best/choice.json",
+        lora="results/{subject}/{run}/best/{subject}_{run}.safetensors",
+        sidecar="results/{subject}/{run}/best/{subject}_{run}.json",
+        preview="results/{subject}/{run}/best/{subject}_{run}.png",
+        card="results/{subject}/{run}/best/README.md",
+    log:
+        "results/logs/{subject}/{run}/choose_checkpoint.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section(
+            "select",
+            "train",
+            "subject.trigger",
+            "subject.class_noun",
+            "subject.consent",
+            "subject_name",
+            "run_name",
+        ),
+    message:
+        "{wildcards.subject}/{wildcards.run}: choose checkpoint and weight"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --scores {input.scores:q}"
+        " --models {input.models:q} --base {input.base:q} --dataset {input.dataset:q} --choice {output.choice:q}"
+        " --lora {output.lora:q} --sidecar {output.sidecar:q} --preview {output.preview:q} --card {output.card:q}"

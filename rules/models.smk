@@ -1,0 +1,53 @@
+rule fetch_models:
+    input:
+        code=code("fetch_models.py"),
+    output:
+        "results/models/models.json",
+    log:
+        "results/logs/fetch_models.log",
+    conda:
+        "../envs/likeness.yaml"
+    message:
+        "Fetch the pinned model files (once)"
+    shell:
+        "exec python {input.code[0]:q} --log {log:q} --models results/models --manifest {output:q}"
+
+
+rule make_demo_base:
+    input:
+        code=code("make_demo_base.py"),
+        models="results/models/models.json",
+    output:
+        expand("results/demo_base/{file}", file=DEMO_BASE_FILES),
+    log:
+        "results/logs/make_demo_base.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("resolution"),
+    message:
+        "Make the demonstration's small base model"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        " --models results/models --folder results/demo_base"
+
+
+rule fetch_base:
+    input:
+        code=code("fetch_base.py"),
+        models="results/models/models.json",
+        files=base_model_files,
+    output:
+        "results/base.json",
+    log:
+        "results/logs/fetch_base.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("base_model", "base_revision"),
+        roots=[str(root) for root in ROOTS],
+    message:
+        "Find and hash the base model"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        " --models results/models --roots {params.roots:q} --cache results/.cache/fetch_base --base {output:q}"

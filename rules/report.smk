@@ -1,0 +1,55 @@
+rule plot_grid:
+    input:
+        code=code("plot_grid.py"),
+        samples=sampled_epochs,
+        scores="results/{subject}/{run}/scores.tsv",
+        choice="results/{subject}/{run}/best/choice.json",
+    output:
+        "results/{subject}/{run}/grid.png",
+    log:
+        "results/logs/{subject}/{run}/plot_grid.log",
+    conda:
+        "../envs/likeness.yaml"
+    message:
+        "{wildcards.subject}/{wildcards.run}: plot the grid"
+    shell:
+        "exec python {input.code[0]:q} --log {log:q} --samples {input.samples:q} --scores {input.scores:q}"
+        " --choice {input.choice:q} --grid {output:q}"
+
+
+rule build_report:
+    input:
+        code=code("build_report.py"),
+        photos="results/{subject}/photos.tsv",
+        crops="results/{subject}/crops.tsv",
+        upscaled="results/{subject}/upscaled.tsv",
+        captions="results/{subject}/captions.tsv",
+        dataset="results/{subject}/dataset.json",
+        metrics="results/{subject}/{run}/log/metrics.tsv",
+        samples=sampled_epochs,
+        scores="results/{subject}/{run}/scores.tsv",
+        choice="results/{subject}/{run}/best/choice.json",
+    output:
+        "results/{subject}/{run}/report.html",
+    log:
+        "results/logs/{subject}/{run}/build_report.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section(
+            "base_model",
+            "resolution",
+            "train",
+            "sample",
+            "select",
+            "subject",
+            "subject_name",
+            "run_name",
+        ),
+    message:
+        "{wildcards.subject}/{wildcards.run}: write the report"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --photos {input.photos:q}"
+        " --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
+        " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples {input.samples:q}"
+        " --scores {input.scores:q} --choice {input.choice:q} --report {output:q}"

@@ -1,0 +1,50 @@
+rule cache_latents:
+    input:
+        code=code("cache_latents.py"),
+        dataset="results/{subject}/dataset.json",
+        base="results/base.json",
+    output:
+        "results/{subject}/latents.safetensors",
+    log:
+        "results/logs/{subject}/cache_latents.log",
+    conda:
+        "../envs/likeness.yaml"
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    message:
+        "{wildcards.subject}: encode pictures and captions"
+    shell:
+        "exec python {input.code[0]:q} --log {log:q} --dataset {input.dataset:q} --base {input.base:q}"
+        " --cache results/.cache/cache_latents --latents {output:q}"
+
+
+# One manifest and a folder, not one output per epoch: outputs cannot depend on a wildcard, and a run may have its own
+# number of epochs. The epochs themselves live in the run store, which nothing here deletes.
+rule train_lora:
+    input:
+        code=code("train_lora.py"),
+        dataset="results/{subject}/dataset.json",
+        latents="results/{subject}/latents.safetensors",
+        base="results/base.json",
+    output:
+        models="results/{subject}/{run}/models.json",
+        folder=directory("results/{subject}/{run}/models"),
+        metrics="results/{subject}/{run}/log/metrics.tsv",
+        settings="results/{subject}/{run}/log/config.json",
+    log:
+        "results/logs/{subject}/{run}/train_lora.log",
+    conda:
+        "../envs/likeness.yaml"
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        config=section("train", "resolution", "subject_name", "run_name"),
+    message:
+        "{wildcards.subject}/{wildcards.run}: train the LoRA"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q}"
+        " --latents {input.latents:q} --base {input.base:q} --cache results/.cache/runs --models {output.models:q}"
+        " --folder {output.folder:q} --metrics {output.metrics:q} --settings {output.settings:q}"

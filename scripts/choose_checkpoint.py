@@ -1,0 +1,49 @@
+"""Choose one epoch and one weight from the scores, and lay out best/: the LoRA, its A1111 sidecar, preview and card."""
+
+import json
+
+from likeness import best, cli, selection
+from likeness.checkpoints import checkpoint_file
+from likeness.files import write_atomic
+from likeness.provenance import file_sha256
+
+
+def main() -> None:
+    args = cli.arguments(__doc__, "scores", "models", "base", "dataset", "choice", "lora", "sidecar", "preview", "card")
+    config = args.config
+    scores = selection.read_scores(args.scores)
+    select = {key: getattr(config.select, key) for key in ("beta", "bootstrap", "confidence", "seed")}
+    choice = selection.choose(scores, **select)
+    source = checkpoint_file(args.models, choice["epoch"])
+    choice |= {"lora": args.lora.name, "sha256": file_sha256(source)}
+
+    base, dataset = json.loads(args.base.read_text()), json.loads(args.dataset.read_text())
+    preview = best.preview_png(scores, choice)
+    card = best.model_card(
+        choice,
+        name=f"{config.subject_name}, {config.run_name}",
+        subject=vars(config.subject),
+        train=vars(config.train),
+        select=vars(config.select),
+        base=base,
+        dataset=dataset,
+        hashes={
+            args.lora.name: choice["sha256"],
+            "dataset.json": file_sha256(args.dataset),
+            "scores.tsv": file_sha256(args.scores),
+        },
+    )
+    write_atomic(args.lora, source.read_bytes())
+    write_atomic(args.preview, preview)
+    write_atomic(args.sidecar, _json(best.sidecar(choice, vars(config.subject), base["family"])))
+    write_atomic(args.card, card)
+    write_atomic(args.choice, _json(choice))
+    cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in selection.advice(choice)))
+
+
+def _json(value: dict) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    cli.run(main)

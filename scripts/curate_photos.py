@@ -1,0 +1,21 @@
+"""Keep, set apart or drop every photo, with a reason; and say what to photograph next."""
+
+from pathlib import PurePath
+
+from likeness import cli, curation, files
+
+
+def main() -> None:
+    args = cli.arguments(__doc__, "faces", "photos")
+    rows = curation.curate(files.read_table(args.faces), args.config.curate)
+    files.write_table(args.photos, rows, curation.PHOTO_COLUMNS)
+    for row in rows:
+        if row["fate"] == "dropped":
+            cli.say(f"  {PurePath(row['photo']).name}: {row['reason']}: {row['detail']}")
+    cli.say(curation.counts(rows))
+    for sentence in curation.advice(rows):
+        cli.say(sentence)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,21 @@
+"""Find the base model (a diffusers folder, a single .safetensors file or a hub id), hash it, and say where it is."""
+
+from likeness import cli
+from likeness.base_model import diffusers_folder, manifest
+from likeness.files import write_atomic
+from likeness.models import model_path
+from likeness.provenance import canonical
+
+
+def main() -> None:
+    args = cli.arguments(__doc__, "models", "roots*", "cache", "base")
+    model = args.config.base_model
+    merge_list = model_path(args.models, "bpe_simple_vocab_16e6.txt.gz")
+    folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache)
+    about = manifest(model, folder, args.base.parent)
+    write_atomic(args.base, canonical(about) + "\n")
+    cli.say(f"base model {model}: {about['family']}, {about['prediction_type']}, digest {about['digest'][:16]}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,4 @@
+"""Likeness: from a folder of photos of one person to the LoRA that looks most like them.
+
+The library knows no Snakemake: every function takes plain values and paths.
+"""

@@ -1,0 +1,162 @@
+"""What lies in best/: the chosen LoRA, A1111's sidecar, a preview and a model card."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from likeness.marking import marked_png
+from likeness.selection import advice, picture_scores
+
+# A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
+A1111_FAMILY = {"sd15": "SD1", "sdxl": "SDXL"}
+CONSENT = {
+    "self": "The person in the photos made this LoRA of themselves.",
+    "written": "The person in the photos agreed in writing; whoever made this LoRA holds the letter.",
+    "synthetic": "Nobody: the person in the photos does not exist.",
+}
+
+
+def preview_png(scores: pd.DataFrame, choice: Mapping) -> bytes:
+    """The picture of the chosen cell with the highest score, marked as AI made; of equal ones, the first."""
+    return marked_png(np.asarray(Image.open(best_picture(scores, choice)["image"]).convert("RGB")))
+
+
+def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:
+    """The row of scores.tsv behind the preview."""
+    in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
+    rows = scores[in_cell & (scores["kind"] == "subject")].sort_values(["prompt", "seed"], ignore_index=True)
+    return rows.iloc[int(np.argmax(picture_scores(rows, choice["beta"])))]
+
+
+def sidecar(choice: Mapping, subject: Mapping, family: str) -> dict[str, object]:
+    """The json that A1111 reads beside a LoRA: a click on its card then inserts the weight and the words.
+
+    Keys as in A1111's ui_edit_user_metadata.py and ui_extra_networks_lora.py.
+    """
+    use, sure = advice(choice)
+    return {
+        "description": f"{_words(subject)}. {use}. Makes AI pictures of one person.",
+        "sd version": A1111_FAMILY.get(family, "Unknown"),
+        "activation text": _words(subject),
+        "preferred weight": choice["weight"],
+        "negative text": "",
+        "notes": f"{sure} Consent: {subject['consent']}.",
+    }
+
+
+def model_card(
+    choice: Mapping,
+    *,
+    name: str,
+    subject: Mapping,
+    train: Mapping,
+    select: Mapping,
+    base: Mapping,
+    dataset: Mapping,
+    hashes: Mapping[str, str],
+) -> str:
+    """README.md: who agreed, what it was made from, how it was chosen, how it is used, and every hash.
+
+    `hashes` are {what: sha256} of files beside those that `base` and `dataset` list.
+    """
+    use, sure = advice(choice)
+    words, weight, file = _words(subject), f"{choice['weight']:g}", choice["lora"]
+    low, high = choice["interval"]
+    images = dataset["images"]
+    evidence = {
+        "Epoch": choice["epoch"],
+        "Weight": weight,
+        "Score (F-beta, 0 to 1)": f"{choice['score']:.3f}",
+        f"Interval of the score ({100 * choice['confidence']:g} %)": f"{low:.3f} to {high:.3f}",
+        "Pictures of each epoch and weight": choice["pairs"],
+        "Score of the base model without the LoRA": f"{choice['base']['score']:.3f}",
+        "Evidence": choice["evidence"],
+        "Not to be told apart (epoch at weight)": _listed_cells(choice["indistinguishable"]),
+    }
+    data = {
+        "Training photos": len(images),
+        "Resolution": f"{dataset['resolution']} x {dataset['resolution']} px",
+        "Steps": dataset["arithmetic"],
+    }
+    names = {"Model": "model", "Family": "family", "Prediction": "prediction_type", "Digest": "digest"}
+    settings = {f"train.{key}": value for key, value in sorted(train.items())}
+    settings |= {f"select.{key}": value for key, value in sorted(select.items())}
+    all_hashes = {
+        **hashes,
+        **{f"base model: {name}": sha256 for name, sha256 in sorted(base["sha256"].items())},
+        **{image["image"]: image["sha256"] for image in images},
+        **{f"caption of {image['name']}": image["caption_sha256"] for image in images},
+    }
+    return f"""# {name}
+
+A LoRA that draws one person. **{use}**, and write `{words}` in the prompt.
+
+{sure}
+
+Pictures made with it are made by AI. Say so where you show them. Those in this folder say so in their metadata
+(IPTC DigitalSourceType: trainedAlgorithmicMedia).
+
+## Consent
+
+`{subject["consent"]}`. {CONSENT[subject["consent"]]}
+Do not use it to deceive, or for anything that this person did not agree to.
+
+## Use
+
+* **A1111, Forge**: copy `{file}` and the `.json` and `.png` of the same name
+  into `models/Lora` and click its card, or write `<lora:{Path(file).stem}:{weight}> {words}`.
+* **ComfyUI**: copy `{file}` into `models/loras`; node Load LoRA, both strengths {weight}; prompt `{words}`.
+* **diffusers**:
+
+  ```python
+  pipe.load_lora_weights(".", weight_name="{file}", adapter_name="likeness")
+  pipe.set_adapters("likeness", {weight})
+  image = pipe("photo of {words}").images[0]
+  ```
+
+## How it was chosen
+
+{choice["rule"]}.
+
+{_table(evidence)}
+
+Identity is measured against photos that training never saw: 0 is the base model without the LoRA, 1 is how alike the
+person's own photos are to one another.
+
+## Data
+
+{_table(data)}
+
+## Base model
+
+{_table({label: base[key] for label, key in names.items()})}
+
+## Settings
+
+{_table(settings)}
+
+## sha256
+
+{_table({what: f"`{sha256}`" for what, sha256 in all_hashes.items()})}
+"""
+
+
+def _words(subject: Mapping) -> str:
+    return f"{subject['trigger']} {subject['class_noun']}"
+
+
+def _listed_cells(cells: list) -> str:
+    return ", ".join(f"{epoch} at {weight:g}" for epoch, weight in cells) or "none"
+
+
+def _table(rows: Mapping[str, object]) -> str:
+    lines = [f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: object) -> str:
+    """A | would end the cell, a newline the row."""
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,80 @@
+"""What every script shares: arguments, the log, progress bars, and errors without tracebacks."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+from tqdm import tqdm
+
+from likeness.errors import LikenessError
+
+# Where a person looks. `open_log` points 1 and 2 at the log file, so that the chatter of libraries goes there.
+terminal = sys.stderr
+
+
+def arguments(doc: str, *names: str, append_log: bool = False) -> argparse.Namespace:
+    """Parse `--config JSON --log FILE` and one option per name, each a path; a name that ends in * takes any number.
+
+    `append_log`: a job that goes on where it was killed goes on in the same log.
+    `config` comes back as nested namespaces (config.train.rank); a key that the rule did not hand over is an error.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument(
+        "--config", type=_namespace, default=SimpleNamespace(), help="canonical JSON of the sections used"
+    )
+    parser.add_argument("--log", type=Path, help="write output here; progress stays on the terminal")
+    for name in names:
+        option = f"--{name.rstrip('*').replace('_', '-')}"
+        parser.add_argument(
+            option,
+            type=Path,
+            required=not name.endswith("*"),
+            **({"nargs": "*", "default": []} if name.endswith("*") else {}),
+        )
+    args = parser.parse_args()
+    if args.log:
+        _open_log(args.log, append_log)
+    return args
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main; what a user can mend is one line on the terminal and in the log, exit status 1."""
+    try:
+        main()
+    except LikenessError as error:
+        say(f"error: {error}")
+        sys.exit(1)
+
+
+def say(text: str) -> None:
+    """One line for the log, and for the terminal when that is somewhere else."""
+    print(text, flush=True)
+    if terminal is not sys.stderr:
+        tqdm.write(text, file=terminal)
+
+
+def progress(items: Iterable, **options) -> tqdm:
+    """A progress bar on the terminal; silent where nobody looks (a pipe, a SLURM log), because \\r is noise there."""
+    return tqdm(items, file=terminal, disable=not terminal.isatty(), dynamic_ncols=True, **options)
+
+
+def _namespace(text: str) -> SimpleNamespace:
+    return json.loads(text, object_hook=_known_keys)
+
+
+def _known_keys(mapping: dict) -> SimpleNamespace | dict:
+    return SimpleNamespace(**mapping) if all(key.isidentifier() for key in mapping) else mapping
+
+
+def _open_log(path: Path, append: bool) -> None:
+    global terminal
+    path.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC), 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)

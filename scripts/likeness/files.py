@@ -1,0 +1,78 @@
+"""Files that are either whole or not there, folders that hold just what a manifest lists, and the item cache."""
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from likeness.errors import LikenessError
+from likeness.provenance import digest
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write beside the target, then rename: a reader or a kill sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as f:
+        f.write(data.encode() if isinstance(data, str) else data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def write_table(path: Path, rows: Sequence[Mapping], columns: Sequence[str]) -> None:
+    """A manifest: tab-separated with a header, columns in the given order, rows as the caller sorted them."""
+    table = pd.DataFrame(rows, columns=list(columns))
+    write_atomic(path, table.to_csv(sep="\t", index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL))
+
+
+def read_table(path: Path, **kinds: type) -> pd.DataFrame:
+    """A manifest, every cell a string (empty stays ""), but for the columns named in `kinds`."""
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    missing = [name for name in kinds if name not in table]
+    if missing:
+        raise LikenessError(f"{path}: no column {', '.join(missing)}; delete the file and run snakemake again")
+    return table.astype(kinds) if len(table) else table
+
+
+def publish_folder(folder: Path, items: Mapping[str, bytes | str | Path]) -> None:
+    """Make `folder` hold exactly these items (name -> content, or a file to copy); other files are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.name not in items:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for name, item in items.items():
+        write_atomic(folder / name, item.read_bytes() if isinstance(item, Path) else item)
+
+
+class ItemCache:
+    """Content-addressed results of one stage: only items whose content, settings, code or model is new are computed.
+
+    One folder per stage; a key is the hash of everything the result depends on. Nothing is ever rewritten, so two
+    processes may share a cache. Counts what it computed and what it found, for the log's last line.
+    """
+
+    def __init__(self, folder: Path, *common: bytes | str):
+        self.folder, self.common = folder, common
+        self.computed = self.reused = 0
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def path(self, *parts: bytes | str) -> Path:
+        key = digest(*self.common, *parts)
+        return self.folder / key[:2] / key
+
+    def get(self, compute: Callable[[], bytes], *parts: bytes | str) -> Path:
+        """The file with the result for these parts; `compute` is called only when there is none yet."""
+        path = self.path(*parts)
+        if path.is_file():
+            self.reused += 1
+        else:
+            write_atomic(path, compute())
+            self.computed += 1
+        return path
+
+    def summary(self) -> str:
+        return f"items: {self.computed} computed, {self.reused} reused"

@@ -1,0 +1,146 @@
+"""A1111's X/Y/Z plot as one picture: checkpoints across, weights down, one sheet per prompt, scores on the tiles."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from likeness.selection import advice, picture_label
+
+LARGEST_TILE, SMALLEST_TILE = 256, 128  # px: below, a face cannot be judged by eye; above, a sheet outgrows a screen
+SHEET_WIDTH = 2400  # px that the tiles of a row share before they are made smaller
+MARGIN, GAP, STRIP, AXIS, LABEL = 24, 12, 24, 26, 96  # px
+FRAME = 5  # px
+
+BACKGROUND, INK, FAINT, PANEL = (250, 250, 248), (28, 30, 33), (112, 117, 124), (233, 234, 232)
+CHOSEN = (0, 128, 96)
+HELD_BACK = (176, 58, 46)
+
+
+class Layout(NamedTuple):
+    """Where things lie, in px. A cell is the pictures of one (epoch, weight), side by side, and a strip below."""
+
+    tile: int
+    seeds: int
+    columns: int
+    rows: int
+    heading: int
+
+    @property
+    def cell_width(self) -> int:
+        return self.tile * self.seeds
+
+    @property
+    def width(self) -> int:
+        return self.corner(self.columns - 1, 0)[0] + self.cell_width + MARGIN
+
+    @property
+    def sheet_height(self) -> int:
+        return self.heading + AXIS + self.rows * (self.tile + STRIP) + (self.rows - 1) * GAP + MARGIN
+
+    def corner(self, column: int, row: float) -> tuple[int, int]:
+        """Left top of a cell's first picture, in its sheet. A row between two rows is allowed (the base model's).
+
+        The weights' labels stand to the right of the base model's column, because it has no weight.
+        """
+        x = MARGIN + column * (self.cell_width + GAP) + (LABEL if column else 0)
+        return x, round(self.heading + AXIS + row * (self.tile + STRIP + GAP))
+
+
+def grid(table: pd.DataFrame, choice: Mapping) -> np.ndarray:
+    """The whole plot, uint8 (height, width, 3): a title, then the sheets of the prompts below one another."""
+    prompts = list(dict.fromkeys(table["prompt"]))
+    layout = grid_layout(table)
+    sheets = [_sheet(table[table["prompt"] == prompt], choice, layout, prompt) for prompt in prompts]
+    return np.concatenate([_title(layout.width, choice), *sheets])
+
+
+def grid_layout(table: pd.DataFrame) -> Layout:
+    """Large pictures: the first seed's, scaled down. Small ones: every seed's, side by side, as they are."""
+    columns, rows = table["epoch"].nunique(), table.loc[table["epoch"] > 0, "weight"].nunique()
+    side = Image.open(table["image"].iloc[0]).width
+    share = SHEET_WIDTH // columns
+    seeds = min(table["seed"].nunique(), share // SMALLEST_TILE) if side <= SMALLEST_TILE else 1
+    seeds = max(seeds, 1)
+    tile = int(np.clip(min(share // seeds, side), SMALLEST_TILE, LARGEST_TILE))
+    layout = Layout(tile, seeds, columns, rows, heading=0)
+    lines = max(len(_wrapped(prompt, layout.width - 2 * MARGIN, 19)) for prompt in table["prompt"].unique())
+    return layout._replace(heading=24 * lines + 14)
+
+
+def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) -> np.ndarray:
+    canvas = Image.new("RGB", (layout.width, layout.sheet_height), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for i, line in enumerate(_wrapped(prompt, layout.width - 2 * MARGIN, 19)):
+        draw.text((MARGIN, 4 + 24 * i), line, INK, _font(19))
+    epochs = sorted(table["epoch"].unique())
+    weights = sorted(table.loc[table["epoch"] > 0, "weight"].unique())
+    for column, epoch in enumerate(epochs):
+        x, y = layout.corner(column, 0)
+        label = f"epoch {epoch}" if epoch else "base"
+        draw.text((x + layout.cell_width / 2, y - AXIS / 2), label, INK, _font(16), anchor="mm")
+    for row, weight in enumerate(weights):
+        x, y = layout.corner(1, row)
+        draw.text((x - GAP, y + layout.tile / 2), f"weight {weight:g}", INK, _font(16), anchor="rm")
+
+    means = {(c["epoch"], c["weight"]): c["score"] for c in (choice["base"], *choice["cells"])}
+    for (epoch, weight), cell in table.groupby(["epoch", "weight"]):
+        # The base model has no weight: it is drawn once, beside all of them.
+        row = weights.index(weight) if epoch else (layout.rows - 1) / 2
+        corner = layout.corner(epochs.index(epoch), row)
+        _draw_cell(canvas, cell.sort_values("seed"), corner, layout, means[epoch, weight])
+        if (epoch, weight) == (choice["epoch"], choice["weight"]):
+            x, y = corner
+            box = (x - FRAME, y - FRAME, x + layout.cell_width + FRAME - 1, y + layout.tile + STRIP + FRAME - 1)
+            draw.rectangle(box, outline=CHOSEN, width=FRAME)
+    return np.asarray(canvas)
+
+
+def _draw_cell(canvas: Image.Image, cell: pd.DataFrame, corner: tuple[int, int], layout: Layout, mean: float) -> None:
+    draw = ImageDraw.Draw(canvas)
+    left, top = corner
+    bottom = top + layout.tile
+    draw.rectangle((left, bottom, left + layout.cell_width - 1, bottom + STRIP - 1), fill=PANEL)
+    for i, (_, picture) in enumerate(cell.head(layout.seeds).iterrows()):
+        x = left + i * layout.tile
+        image = Image.open(picture["image"]).convert("RGB")
+        canvas.paste(image.resize((layout.tile, layout.tile), Image.Resampling.LANCZOS), (x, top))
+        colour = HELD_BACK if picture["gate"] else INK
+        draw.text((x + 6, bottom + STRIP / 2), picture_label(picture), colour, _font(15), anchor="lm")
+    if layout.seeds == 1 or not cell["gate"].iloc[layout.seeds - 1]:  # "several faces" leaves no room for more
+        position = (left + layout.cell_width - 6, bottom + STRIP / 2)
+        draw.text(position, f"mean {mean:.2f}", FAINT, _font(12), anchor="rm")
+
+
+def _title(width: int, choice: Mapping) -> np.ndarray:
+    use, sure = advice(choice)
+    lines = _wrapped(
+        f"{sure} Below each picture its score; 'mean' is over all prompts and seeds. Made by AI.",
+        width - 2 * MARGIN,
+        15,
+    )
+    canvas = Image.new("RGB", (width, MARGIN + 36 + 20 * len(lines) + 18), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN, MARGIN - 6), use, CHOSEN, _font(26))
+    for i, line in enumerate(lines):
+        draw.text((MARGIN, MARGIN + 32 + 20 * i), line, FAINT, _font(15))
+    return np.asarray(canvas)
+
+
+def _wrapped(text: str, width: int, size: int) -> list[str]:
+    """Lines of at most `width` px; a single word that is longer stays whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font(size).getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own: the same on every machine."""
+    return ImageFont.load_default(size)

@@ -1,0 +1,35 @@
+"""Generated pictures say that they are generated: IPTC's DigitalSourceType, in XMP, inside the file."""
+
+import io
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+# https://cv.iptc.org/newscodes/digitalsourcetype/ ; the value is a URI, so it is http by name and fetched by nobody.
+TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+# The packet id is the fixed one of the XMP specification, part 1, 7.3.2.
+XMP = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
+    f"<Iptc4xmpExt:DigitalSourceType>{TRAINED_ALGORITHMIC_MEDIA}</Iptc4xmpExt:DigitalSourceType>"
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+)
+
+
+def marked_png(pixels: np.ndarray) -> bytes:
+    """A PNG of uint8 pixels (height, width, 3), unchanged, that carries the mark. Same pixels, same bytes."""
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", XMP)  # the keyword that the XMP specification, part 3, sets for PNG
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def marked_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """A JPEG of uint8 pixels (height, width, 3) that carries the mark."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, xmp=XMP.encode())
+    return buffer.getvalue()

@@ -1,0 +1,270 @@
+"""Choosing the checkpoint and the weight: from one row of measurements per picture to one cell, with its evidence.
+
+A cell is one (epoch, weight). Every cell draws the same prompts from the same seeds, so cells are compared picture by
+picture. Epoch 0 is the base model without the LoRA: it is reported beside the others and never chosen.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from likeness.errors import LikenessError
+from likeness.files import read_table
+
+PAIR = ["prompt", "seed"]
+CELL = ["epoch", "weight"]
+NUMBERS = ("identity", "identity_raw", "judge_identity", "copy", "prompt_score")
+DECIMALS = 6  # of every number in choice.json: more is noise of the processor, and would change its bytes
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """scores.tsv with numbers as numbers (an empty cell is NaN) and `image` as an absolute path."""
+    table = read_table(path, epoch=int, weight=float, seed=int)
+    for name in NUMBERS:
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    table["image"] = [str(path.parent.resolve() / image) for image in table["image"]]
+    return table
+
+
+def read_samples(paths: Iterable[Path]) -> pd.DataFrame:
+    """The sample tables of a run as one, epochs in order, prompts in that of the configuration; `image` is absolute."""
+    tables = []
+    for path in sorted(paths):
+        table = read_table(path, epoch=int, weight=float, seed=int)
+        tables.append(table.assign(image=[str(path.parent.resolve() / image) for image in table["image"]]))
+    if not tables:
+        raise LikenessError("no sample tables; pass the samples of every epoch")
+    return pd.concat(tables, ignore_index=True)
+
+
+def f_beta(identity: np.ndarray, prompt_score: np.ndarray, beta: float) -> np.ndarray:
+    """One number per picture, 0 to 1: the weighted harmonic mean in which identity counts `beta` times as much.
+
+    van Rijsbergen's effectiveness, F = (1 + b^2) P R / (b^2 P + R), with prompt following as P and identity as R: a
+    large beta tends to identity alone, a small one to prompt following alone, and no beta lets one make up for the
+    other at 0. Both are clipped to 0..1 first: more alike than the person's own photos are to one another is no merit.
+    """
+    recall, precision = np.clip(identity, 0.0, 1.0), np.clip(prompt_score, 0.0, 1.0)
+    below = beta**2 * precision + recall
+    return np.divide((1 + beta**2) * precision * recall, below, out=np.zeros_like(below), where=below > 0)
+
+
+def picture_scores(scores: pd.DataFrame, beta: float) -> np.ndarray:
+    """F-beta of every row; a picture that a gate holds back scores 0."""
+    value = f_beta(scores["identity"].to_numpy(float), scores["prompt_score"].to_numpy(float), beta)
+    return np.where(scores["gate"] == "", value, 0.0)
+
+
+def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
+    """The EARLIEST epoch at the LOWEST weight that cannot be told apart from the best cell, and why.
+
+    `scores` has the columns of scores.tsv; only the rows of kind "subject" are counted. The paired bootstrap draws
+    (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes the percentile
+    interval of each cell's difference to the best. A cell reaches the best when that interval contains 0. Same rows and
+    seed, same answer, whatever the order of the rows.
+
+    Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
+    evidence ("measured" | "none"), better_than_base (whether the interval of the chosen cell's difference to the base
+    model lies above 0), base, beta, confidence, pairs and cells. Raises LikenessError for missing or double pictures
+    and for NaN.
+    """
+    rows = _checked(scores[scores["kind"] == "subject"]).assign(score=lambda rows: picture_scores(rows, beta))
+    matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
+    values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
+    pairs = values.shape[1]
+    draws = np.random.default_rng(seed).multinomial(pairs, np.full(pairs, 1 / pairs), size=bootstrap) / pairs
+    means = values.mean(axis=1)
+    best = 1 + int(np.argmax(means[1:]))  # argmax takes the first: the earliest, then the lowest
+    # The difference is taken before the mean, so that equal rows differ by exactly 0.
+    difference = _interval(draws @ (values - values[best]).T, confidence)
+    interval = _interval(draws @ values.T, confidence)
+    reaches = (difference[:, 1] >= 0) & (means > 0)  # a cell without a single likeness is no answer, however few pairs
+    reaches[0] = False
+
+    cells = _cells(rows, matrix.index, means, interval, difference)
+    found = bool(means[best] > 0)
+    chosen = int(np.argmax(reaches)) if found else _customary(cells)
+    gain = _interval(draws @ (values[[chosen]] - values[0]).T, confidence)
+    return {
+        "epoch": cells[chosen]["epoch"],
+        "weight": cells[chosen]["weight"],
+        "score": cells[chosen]["score"],
+        "interval": cells[chosen]["interval"],
+        "indistinguishable": [[c["epoch"], c["weight"]] for c, yes in zip(cells, reaches, strict=True) if yes],
+        "rule": _rule(cells, best, pairs, beta, confidence) if found else _no_evidence(rows),
+        "evidence": "measured" if found else "none",
+        "better_than_base": bool(gain[0, 0] > 0),
+        "beta": beta,
+        "confidence": confidence,
+        "pairs": pairs,
+        "base": cells[0],
+        "cells": cells[1:],
+    }
+
+
+def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
+    """The subject's pictures with what was measured of them, and `score`: F-beta, 0 where a gate holds it back.
+
+    Raises LikenessError if the samples and the scores are not of the same pictures.
+    """
+    key = [*CELL, "kind", *PAIR]
+    measured = read_scores(scores).drop(columns="image")
+    table = read_samples(samples)[[*key, "image"]].merge(measured, on=key, how="left", indicator=True)
+    if (table["_merge"] != "both").any() or len(table) != len(measured):
+        raise LikenessError(f"{scores}: not of these samples; run snakemake --forcerun score_checkpoint")
+    table = table[table["kind"] == "subject"].drop(columns="_merge").reset_index(drop=True)
+    return table.assign(score=picture_scores(table, beta))
+
+
+def picture_label(row: Mapping) -> str:
+    """The score of a picture, or in words why it is out."""
+    return row["gate"].replace("_", " ") or f"{row['score']:.2f}"
+
+
+def read_choice(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def advice(choice: dict) -> tuple[str, str]:
+    """Two sentences for a person: what to use, and how sure that is."""
+    use = f"Use epoch {choice['epoch']} at weight {choice['weight']:g}"
+    if choice["evidence"] == "none":
+        return use, f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
+    alike = choice["indistinguishable"]
+    pictures = f"{choice['pairs']} picture{'s' if choice['pairs'] > 1 else ''} each"
+    if len(alike) == 1:
+        sure = f"It is better than each of the other {len(choice['cells']) - 1} settings, on {pictures}."
+        sure = sure if len(choice["cells"]) > 1 else "It is the only setting there is."
+    elif len(epochs := sorted({epoch for epoch, _ in alike})) == 1:
+        sure = f"Weights {_listed(f'{w:g}' for _, w in alike)} of it cannot be told apart, on {pictures}."
+    else:
+        sure = (
+            f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; this is the earliest, at its lowest weight."
+        )
+    if not choice["better_than_base"]:
+        sure += " Nor can the base model without the LoRA be told apart from it: sample more prompts and seeds."
+    return use, sure
+
+
+def _checked(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, in order, if each cell of a full epochs x weights table has every (prompt, seed) once, and no NaN."""
+    if rows.empty:
+        raise LikenessError("no picture of the subject was scored; expected rows of kind 'subject'")
+    for name in ("identity", "prompt_score"):
+        bad = rows[~np.isfinite(rows[name].to_numpy(float))]
+        if len(bad):
+            first = bad.iloc[0]
+            raise LikenessError(
+                f"{name} of {_where(first)} is not a number ({len(bad)} such); "
+                "run snakemake --forcerun score_checkpoint"
+            )
+    double = rows[rows.duplicated([*CELL, *PAIR])]
+    if len(double):
+        raise LikenessError(f"{_where(double.iloc[0])} is there twice; expected one row per picture")
+    trained = rows[rows["epoch"] > 0]
+    if trained.empty or len(trained) == len(rows):
+        missing = "epochs" if trained.empty else "pictures of the base model (epoch 0)"
+        raise LikenessError(f"no {missing} in the scores; run snakemake --forcerun sample_checkpoint")
+    cells = {(e, w) for e in trained["epoch"].unique() for w in trained["weight"].unique()} | {(0, 0.0)}
+    pairs = set(rows[PAIR].itertuples(index=False, name=None))
+    present = set(rows[[*CELL, *PAIR]].itertuples(index=False, name=None))
+    missing = sorted((*cell, *pair) for cell in cells for pair in pairs if (*cell, *pair) not in present)
+    if missing:
+        first = dict(zip([*CELL, *PAIR], missing[0], strict=True))
+        raise LikenessError(
+            f"no picture of {_where(first)} ({len(missing)} missing); cells are compared picture by picture, "
+            "so run snakemake --forcerun sample_checkpoint"
+        )
+    return rows.sort_values([*CELL, *PAIR], ignore_index=True)
+
+
+def _interval(samples: np.ndarray, confidence: float) -> np.ndarray:
+    """Percentile interval of each column: (draws, cells) -> (cells, 2)."""
+    tail = 100 * (1 - confidence) / 2
+    return np.percentile(samples, [tail, 100 - tail], axis=0).T
+
+
+def _cells(
+    rows: pd.DataFrame, index: pd.MultiIndex, means: np.ndarray, interval: np.ndarray, difference: np.ndarray
+) -> list[dict]:
+    """What is reported of each cell, in the order of `index`."""
+    groups = dict(list(rows.groupby(CELL)))
+    cells = []
+    for i, (epoch, weight) in enumerate(index):
+        group = groups[epoch, weight]
+        gates = group["gate"][group["gate"] != ""].value_counts().sort_index()
+        cells.append(
+            {
+                "epoch": int(epoch),
+                "weight": float(weight),
+                "score": round(float(means[i]), DECIMALS),
+                "interval": np.round(interval[i], DECIMALS).tolist(),
+                "difference_to_best": np.round(difference[i], DECIMALS).tolist(),
+                "identity": round(float(group["identity"].mean()), DECIMALS),
+                "judge_identity": _mean_or_none(group["judge_identity"]),
+                "prompt_score": round(float(group["prompt_score"].mean()), DECIMALS),
+                "pictures": len(group),
+                "gates": {str(name): int(count) for name, count in gates.items()},
+            }
+        )
+    return cells
+
+
+def _mean_or_none(values: pd.Series) -> float | None:
+    mean = float(values.mean())
+    return round(mean, DECIMALS) if np.isfinite(mean) else None
+
+
+def _customary(cells: Sequence[dict]) -> int:
+    """What people use without evidence: the last epoch at the weight nearest to 1 (the lower of two as near)."""
+    last = max(cell["epoch"] for cell in cells)
+    candidates = [i for i, cell in enumerate(cells) if cell["epoch"] == last]
+    return min(candidates, key=lambda i: (abs(cells[i]["weight"] - 1.0), cells[i]["weight"]))
+
+
+def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float, confidence: float) -> str:
+    top = cells[best]
+    highest = (
+        f"the highest mean F-beta ({top['score']:.2f}, identity counting {beta:g} times) is epoch {top['epoch']} "
+        f"at weight {top['weight']:g}"
+    )
+    if pairs == 1:
+        return (
+            f"The earliest epoch at the lowest weight with the highest score; {highest}. With one prompt and one seed "
+            "there is no interval: only equal scores count as equal"
+        )
+    return (
+        f"The earliest epoch at the lowest weight whose {100 * confidence:g} % interval of the difference to the best "
+        f"contains 0 (paired bootstrap over {pairs} prompt and seed pairs); {highest}"
+    )
+
+
+def _no_evidence(rows: pd.DataFrame) -> str:
+    trained = rows[rows["epoch"] > 0]
+    gates = trained["gate"][trained["gate"] != ""].str.replace("_", " ").value_counts()
+    if gates.sum() == len(trained):
+        counts = ", ".join(f"{n} {gate}" for gate, n in sorted(gates.items()))
+        found = f"no picture passes the gates ({counts})"
+    else:
+        found = "no picture looks more like the person than the base model's do"
+    rule = "the last epoch at the weight nearest to 1 is taken, as people do without evidence"
+    return f"{found[0].upper()}{found[1:]}, so {rule}"
+
+
+def _where(row: dict | pd.Series) -> str:
+    return f"epoch {row['epoch']} at weight {row['weight']:g}, prompt {row['prompt']!r}, seed {row['seed']}"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """[2, 3, 4] -> "2 to 4"; [2, 4] -> "2 and 4"."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return _listed(str(n) for n in numbers)
+
+
+def _listed(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,0 +1,44 @@
+"""What a LoRA file says about itself: the ss_* keys that A1111 reads, modelspec, and hashes. No time stamps."""
+
+from collections import Counter
+
+from likeness.provenance import canonical, digest
+
+
+def lora_metadata(name: str, train: dict, steps: dict, resolution: int, dataset: dict, base: dict) -> dict[str, str]:
+    """str -> str, as safetensors wants it. Names as in kohya's train_network.py and Stability's modelspec."""
+    words = Counter(word.strip() for item in dataset["images"] for word in item["caption"].split(","))
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.title": name,
+        "modelspec.resolution": f"{resolution}x{resolution}",
+        "modelspec.prediction_type": "v" if base["prediction_type"] == "v_prediction" else "epsilon",
+        "ss_base_model_version": "sd_v1",
+        "ss_v2": "False",
+        "ss_sd_model_name": base["model"],
+        "ss_output_name": name,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(train["rank"]),
+        "ss_network_alpha": f"{train['alpha']:g}",
+        "ss_learning_rate": f"{train['learning_rate']:g}",
+        "ss_unet_lr": f"{train['learning_rate']:g}",
+        "ss_text_encoder_lr": f"{train['text_encoder_lr']:g}" if train["train_text_encoder"] else "None",
+        "ss_optimizer": train["optimizer"],
+        "ss_lr_scheduler": train["lr_scheduler"],
+        "ss_mixed_precision": {"fp32": "no"}.get(train["precision"], train["precision"]),
+        "ss_min_snr_gamma": str(train["min_snr_gamma"]),
+        "ss_noise_offset": str(train["noise_offset"]),
+        "ss_seed": str(train["seed"]),
+        "ss_num_epochs": str(train["epochs"]),
+        "ss_num_train_images": str(steps["images"] * steps["repeats"]),
+        "ss_total_batch_size": str(train["batch_size"] * train["gradient_accumulation_steps"]),
+        "ss_gradient_accumulation_steps": str(train["gradient_accumulation_steps"]),
+        "ss_resolution": f"({resolution}, {resolution})",
+        "ss_clip_skip": "None",
+        "ss_tag_frequency": canonical({dataset["folder"].split("/")[-1]: dict(words)}),
+        "likeness.dataset": digest(
+            canonical([[i["name"], i["sha256"], i["caption_sha256"]] for i in dataset["images"]])
+        ),
+        "likeness.base_model": base["digest"],
+    }

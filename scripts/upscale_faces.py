@@ -1,0 +1,81 @@
+"""Bring every training crop to the training resolution, without changing whose face it is."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from likeness import cli, devices, files, images, models, provenance, upscale
+from likeness.faces import Detector
+from likeness.identity import Recogniser, face_embedding
+
+COLUMNS = [
+    *("photo", "crop", "image", "sha256", "method", "scale", "similarity", "detail"),
+    *("yaw", "pitch", "roll", "attributes"),
+]
+USED_MODELS = [
+    *(models.REALESRGAN_GRAPH, models.REALESRGAN_WEIGHTS, models.FACE_RECOGNITION_SFACE),
+    *(models.FACE_DETECTION_SHORT_RANGE, models.FACE_DETECTION_FULL_RANGE, models.FACE_LANDMARKER),
+]
+
+
+def main() -> None:
+    args = cli.arguments(__doc__, "crops", "models", "cache", "upscaled", "folder")
+    resolution, settings = args.config.resolution, args.config.upscale
+    hashes = json.loads((args.models / "models.json").read_text())
+    common = provenance.canonical([resolution, vars(settings), {name: hashes[name] for name in USED_MODELS}])
+    items = files.ItemCache(args.cache, common, provenance.code_digest(Path(__file__)))
+
+    # Loaded by the first crop that needs them: a rerun, or crops that are large enough, need neither.
+    @cache
+    def upsampler():
+        devices.claim_gpu(cli.say)
+        return upscale.real_esrganer(args.models, settings.tile, devices.torch_device())
+
+    @cache
+    def face_models():
+        return Detector(args.models), Recogniser(args.models)
+
+    def enlarge(image: np.ndarray) -> np.ndarray:
+        return upscale.enlarged(image, upsampler())
+
+    def embed(image: np.ndarray) -> np.ndarray | None:
+        return face_embedding(image, *face_models())[1]
+
+    def item(crop: Path) -> bytes:
+        """A line of JSON with what was measured, then the PNG."""
+        result = upscale.upscaled(images.read_photo(crop), resolution, enlarge, embed, settings.min_similarity)
+        measured = result._asdict()
+        png = images.png_bytes(measured.pop("image"))
+        return provenance.canonical(measured).encode() + b"\n" + png
+
+    crops = files.read_table(args.crops)
+    rows, pictures = [], {}
+    for row in cli.progress(crops[crops["fate"] == "train"].to_dict("records"), desc="upscale", unit="photo"):
+        crop = args.crops.parent / row["crop"]
+        measured, _, png = items.get(lambda crop=crop: item(crop), crop.read_bytes()).read_bytes().partition(b"\n")
+        measured = json.loads(measured)
+        if measured["detail"]:
+            cli.say(f"{row['photo']}: {measured['detail']}")
+        pictures[crop.name] = png
+        rows.append(
+            {
+                **row,
+                **measured,
+                "image": f"{args.folder.name}/{crop.name}",
+                "sha256": hashlib.sha256(png).hexdigest(),
+                "scale": f"{measured['scale']:.3f}",
+                "similarity": "" if measured["similarity"] is None else f"{measured['similarity']:.3f}",
+            }
+        )
+    files.publish_folder(args.folder, pictures)
+    files.write_table(args.upscaled, rows, COLUMNS)
+    methods = [row["method"] for row in rows]
+    cli.say(f"{len(rows)} photos: {methods.count('realesrgan')} by Real-ESRGAN, {methods.count('lanczos')} by Lanczos")
+    cli.say(items.summary())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,58 @@
+"""What tests share: the model files, the demonstration's people, and small base models made on the spot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))  # for subprocesses of tests; pytest has its own setting
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def model_files(tmp_path_factory) -> Path:
+    """The pinned model files, fetched by the program that users have; once for all tests, and kept between runs."""
+    folder = Path(os.environ.get("LIKENESS_TEST_MODELS") or ROOT / ".pytest_cache/models")
+    script = ROOT / "scripts/fetch_models.py"
+    subprocess.run(
+        [sys.executable, script, "--models", folder, "--manifest", folder / "models.json"],
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ava() -> Path:
+    """The demonstration's person, who does not exist, with the trap photos."""
+    return ROOT / "resources/people/ava"
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory, model_files) -> Path:
+    """A Stable Diffusion model of the real classes for 64 px pictures, as a diffusers folder."""
+    from likeness.demo_base import small_pipeline
+
+    folder = tmp_path_factory.mktemp("base") / "small"
+    merge_list = model_files / "bpe_simple_vocab_16e6.txt.gz"
+    small_pipeline(merge_list, 64, width=16, text_width=32, seed=1).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_manifest(tmp_path_factory, small_base) -> dict:
+    """base.json of the small base model, loaded."""
+    from likeness.base_model import load_manifest, manifest
+
+    path = tmp_path_factory.mktemp("manifest") / "base.json"
+    path.write_text(json.dumps(manifest("small", small_base, path.parent)))
+    return load_manifest(path)

@@ -1,0 +1,151 @@
+"""A run on disk whose scores are made up, so that the right choice is known: used by several tests."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from likeness.files import write_atomic, write_table
+from likeness.marking import marked_png
+from likeness.provenance import file_sha256
+from likeness.scoring import COLUMNS
+
+PROMPTS = ("photo of ohwx woman", "photo of ohwx woman smiling, dark background")
+SELECT = {"beta": 2.0, "bootstrap": 2000, "confidence": 0.95, "seed": 0}
+
+
+def made_scores(
+    identity: Callable[[int, float], float],
+    *,
+    epochs: int = 4,
+    weights: Sequence[float] = (0.6, 0.8, 1.0),
+    prompts: Sequence[str] = PROMPTS,
+    seeds: Sequence[int] = (1, 2, 3, 4),
+    prompt_score: Callable[[int, float], float] = lambda epoch, weight: 1.0,
+    noise: float = 0.0,
+    gate: Callable[[int, float], str] = lambda epoch, weight: "",
+) -> pd.DataFrame:
+    """One row per picture, kind "subject"; epoch 0 is the base model at identity 0. `noise` is the same in every cell
+    but for a tenth of it, as pictures from the same seed are."""
+    rng = np.random.default_rng(1)
+    shared = {(p, s): rng.normal() for p in prompts for s in seeds}
+    rows = []
+    for epoch, weight in [(0, 0.0), *((e, w) for e in range(1, epochs + 1) for w in weights)]:
+        for prompt in prompts:
+            for seed in seeds:
+                level = identity(epoch, weight) + noise * (shared[prompt, seed] + 0.1 * rng.normal()) if epoch else 0.0
+                rows.append(
+                    {
+                        "epoch": epoch, "weight": weight, "prompt": prompt, "kind": "subject", "seed": seed,
+                        "image": "", "face_found": 1, "identity": level, "identity_raw": level, "judge_identity": level,
+                        "copy": 0.5, "prompt_score": prompt_score(epoch, weight) if epoch else 1.0,
+                        "gate": gate(epoch, weight) if epoch else "", "prompt_detail": "smile 0.80 (base 0.90)",
+                        "floor": 0.1, "ceiling": 0.7, "floor_from": "base model and strangers",
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequence[Path] = ()) -> pd.DataFrame:
+    """Sample tables, pictures (of `photos` in turn, else one flat colour each) and scores.tsv in `folder`."""
+    scores = scores.copy()
+    for epoch, rows in scores.groupby("epoch"):
+        samples = []
+        for index, row in rows.iterrows():
+            name = f"{epoch:06d}/{row['weight']:g}-{prompt_number(scores, row)}-{row['seed']}.png"
+            data = marked_png(_pixels(index, side, photos))
+            write_atomic(folder / "samples" / name, data)
+            scores.loc[index, "image"] = f"samples/{name}"
+            samples.append(
+                {
+                    **row[["epoch", "weight", "prompt", "kind", "seed"]],
+                    "image": name,
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                }
+            )
+        columns = ["epoch", "weight", "prompt", "kind", "seed", "image", "sha256"]
+        write_table(folder / "samples" / f"{epoch:06d}.tsv", samples, columns)
+    write_table(folder / "scores.tsv", scores.to_dict("records"), COLUMNS)
+    return scores
+
+
+def write_models(folder: Path, epochs: int) -> Path:
+    """Files that stand for LoRAs, and models.json."""
+    entries = []
+    for epoch in range(1, epochs + 1):
+        file = f"models/ava_portrait-{epoch:06d}.safetensors"
+        write_atomic(folder / file, f"lora of epoch {epoch}")
+        entries.append({"epoch": epoch, "file": file, "sha256": file_sha256(folder / file)})
+    write_atomic(folder / "models.json", json.dumps({"run": "portrait", "total_steps": 8, "epochs": entries}))
+    return folder / "models.json"
+
+
+def prompt_number(scores: pd.DataFrame, row: pd.Series) -> int:
+    return list(dict.fromkeys(scores["prompt"])).index(row["prompt"])
+
+
+def _pixels(index: int, side: int, photos: Sequence[Path]) -> np.ndarray:
+    if photos:
+        return np.asarray(Image.open(photos[index % len(photos)]).convert("RGB").resize((side, side)))
+    return np.full((side, side, 3), (40 + 7 * index % 160, 90, 200 - 5 * index % 150), np.uint8)
+
+
+def write_subject(folder: Path, ava: Path) -> None:
+    """The subject's manifests with real photos: 00 to 05 to train on, 06 and 07 held out, one dropped, one no photo."""
+    names = [f"{n:02d}" for n in range(9)]
+    for name in names:
+        write_atomic(folder / "photos" / f"{name}.jpg", (ava / f"{name}.jpg").read_bytes())
+    write_atomic(folder / "photos" / "letter.jpg", "Dear diary")
+    photos = [_photo(folder, f"{n}.jpg", "train" if n < "06" else "heldout") for n in names[:8]]
+    photos.append(_photo(folder, "08.jpg", "dropped", "near_duplicate", "Nearly the same picture as 07.jpg."))
+    photos.append(_photo(folder, "letter.jpg", "dropped", "unreadable", "The file is not a picture."))
+    write_table(folder / "photos.tsv", photos, ["photo", "sha256", "fate", "reason", "detail"])
+
+    crops, upscaled, captions, images = [], [], [], []
+    for name, photo in zip(names, photos[:8], strict=False):
+        pixels = np.asarray(Image.open(folder / photo["photo"]).convert("RGB"))
+        crop = {**photo, "crop": f"crops/{name}.png", "side": 96, "sha256": "0" * 64}
+        _write_png(folder / crop["crop"], pixels, 96)
+        crops.append(crop)
+        if photo["fate"] == "train":
+            image, text = f"upscaled/{name}.png", f"photo of ohwx woman, {name} <b>bold</b>"
+            _write_png(folder / image, pixels, 128)
+            upscaled.append(
+                {**crop, "image": image, "method": "realesrgan", "scale": 1.33, "similarity": 0.97, "detail": ""}
+            )
+            captions.append({**crop, "image": image, "text": text, "source": "template"})
+            images.append(
+                {"name": name, "image": image, "sha256": "1" * 64, "caption": text, "caption_sha256": "2" * 64}
+            )
+    write_table(folder / "crops.tsv", crops, ["photo", "fate", "crop", "sha256", "side"])
+    columns = ["photo", "crop", "image", "sha256", "method", "scale", "similarity", "detail"]
+    write_table(folder / "upscaled.tsv", upscaled, columns)
+    write_table(folder / "captions.tsv", captions, ["photo", "image", "text", "source"])
+    dataset = {"subject": {"trigger": "ohwx"}, "resolution": 128, "repeats": 4, "arithmetic": "4 x 6", "images": images}
+    write_atomic(folder / "dataset.json", json.dumps(dataset))
+    base = {"model": "demo", "path": "demo", "family": "sd15", "prediction_type": "epsilon", "digest": "3" * 64}
+    write_atomic(folder / "base.json", json.dumps(base | {"sha256": {"unet/model.safetensors": "4" * 64}}))
+
+
+def write_metrics(folder: Path, epochs: int) -> Path:
+    """A loss that falls, 50 steps an epoch."""
+    rows = [
+        {"epoch": 1 + s // 50, "step": s + 1, "loss": 0.3 / (1 + s / 40) + 0.02 * (s % 3), "lr": 1e-4}
+        for s in range(50 * epochs)
+    ]
+    write_table(folder / "log" / "metrics.tsv", rows, ["epoch", "step", "loss", "lr"])
+    return folder / "log" / "metrics.tsv"
+
+
+def _photo(folder: Path, name: str, fate: str, reason: str = "", detail: str = "") -> dict:
+    sha256 = file_sha256(folder / "photos" / name)
+    return {"photo": f"photos/{name}", "sha256": sha256, "fate": fate, "reason": reason, "detail": detail}
+
+
+def _write_png(path: Path, pixels: np.ndarray, side: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).resize((side, side)).save(path)

@@ -1,0 +1,130 @@
+"""best/ holds what a user needs: the LoRA, A1111's sidecar and preview, and a card that says where it comes from."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from likeness import selection
+from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
+from likeness.provenance import SCRIPTS, file_sha256
+from made_run import SELECT, made_scores, write_models, write_run, write_subject
+from test_grid import source_type
+
+CONFIG = {
+    "subject_name": "ava",
+    "run_name": "portrait",
+    "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
+    "train": {"rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
+    "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5},
+}
+OUTPUTS = {"lora": "ava_portrait.safetensors", "sidecar": "ava_portrait.json", "preview": "ava_portrait.png"}
+OUTPUTS |= {"choice": "choice.json", "card": "README.md"}
+
+
+@pytest.fixture
+def run(tmp_path, ava) -> Path:
+    """A run on disk whose best cell is epoch 2 at weight 0.8."""
+    levels = {(2, 0.8): 0.8}
+    write_run(tmp_path, made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, noise=0.05))
+    write_models(tmp_path, 3)
+    write_subject(tmp_path / "subject", ava)
+    return tmp_path
+
+
+def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:
+    inputs = {
+        "scores": "scores.tsv",
+        "models": "models.json",
+        "base": "subject/base.json",
+        "dataset": "subject/dataset.json",
+    }
+    paths = {name: run / path for name, path in inputs.items()} | {n: run / "best" / p for n, p in OUTPUTS.items()}
+    options = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    command = [sys.executable, SCRIPTS / "choose_checkpoint.py", "--config", json.dumps(CONFIG), *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_chosen_file_is_copied_and_named_in_choice_json(run):
+    assert choose_checkpoint(run).returncode == 0
+    choice = json.loads((run / "best" / "choice.json").read_text())
+    assert (choice["epoch"], choice["weight"], choice["lora"]) == (2, 0.8, "ava_portrait.safetensors")
+    assert (run / "best" / choice["lora"]).read_text() == "lora of epoch 2"
+    assert choice["sha256"] == file_sha256(run / "best" / choice["lora"])
+    assert {"score", "interval", "indistinguishable", "rule", "evidence", "cells"} <= choice.keys()
+
+
+def test_the_sidecar_has_exactly_the_keys_that_a1111_reads(run):
+    choose_checkpoint(run)
+    sidecar = json.loads((run / "best" / "ava_portrait.json").read_text())
+    assert sorted(sidecar) == [
+        "activation text",
+        "description",
+        "negative text",
+        "notes",
+        "preferred weight",
+        "sd version",
+    ]
+    assert sidecar["activation text"] == "ohwx woman"
+    assert sidecar["preferred weight"] == 0.8
+    assert sidecar["sd version"] == "SD1"
+
+
+def test_the_preview_is_the_best_picture_of_the_chosen_cell_and_marked(run):
+    choose_checkpoint(run)
+    scores = selection.read_scores(run / "scores.tsv")
+    cell = scores[(scores["epoch"] == 2) & (scores["weight"] == 0.8)]
+    expected = cell.loc[cell["identity"].idxmax(), "image"]
+    preview = run / "best" / "ava_portrait.png"
+    assert (np.asarray(Image.open(preview)) == np.asarray(Image.open(expected))).all()
+    assert source_type(preview) == TRAINED_ALGORITHMIC_MEDIA
+
+
+def test_the_card_tells_consent_choice_and_every_hash(run):
+    choose_checkpoint(run)
+    card = (run / "best" / "README.md").read_text()
+    dataset, base = (json.loads((run / "subject" / f"{name}.json").read_text()) for name in ("dataset", "base"))
+    for text in (
+        "synthetic",
+        "Use epoch 2 at weight 0.8",
+        "<lora:ava_portrait:0.8> ohwx woman",
+        "train.rank | 16",
+        "made by AI",
+    ):
+        assert text in card
+    hashes = {file_sha256(run / "best" / "ava_portrait.safetensors"), file_sha256(run / "subject" / "dataset.json")}
+    hashes |= {base["digest"], *base["sha256"].values()}
+    hashes |= {image[key] for image in dataset["images"] for key in ("sha256", "caption_sha256")}
+    assert hashes <= set(re.findall(r"[0-9a-f]{64}", card))
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    choose_checkpoint(run)
+    first = {name: (run / "best" / name).read_bytes() for name in OUTPUTS.values()}
+    choose_checkpoint(run)
+    assert first == {name: (run / "best" / name).read_bytes() for name in OUTPUTS.values()}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("?")], ids=["missing", "changed"])
+def test_a_lora_that_is_gone_or_changed_says_how_to_get_it_back(run, damage):
+    damage(run / "models" / "ava_portrait-000002.safetensors")
+    result = choose_checkpoint(run)
+    assert result.returncode == 1
+    assert "missing or was changed" in result.stdout
+    assert "snakemake --forcerun train_lora" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert not (run / "best").exists()
+
+
+def test_without_evidence_the_card_and_the_sidecar_say_so(run):
+    write_run(run, made_scores(lambda *cell: 0.0, epochs=3, gate=lambda *cell: "no_face"))
+    assert choose_checkpoint(run).returncode == 0
+    choice = json.loads((run / "best" / "choice.json").read_text())
+    assert (choice["epoch"], choice["weight"], choice["evidence"]) == (3, 1.0, "none")
+    assert "No evidence: no picture passes the gates" in (run / "best" / "README.md").read_text()
+    assert "No evidence" in json.loads((run / "best" / "ava_portrait.json").read_text())["notes"]

@@ -1,0 +1,175 @@
+"""A killed run goes on: whatever was killed, the next `snakemake --cores all` ends in the bytes of one never killed."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from project import Project
+
+EPOCHS = 14
+LONG = {"epochs": EPOCHS, "max_train_steps": 40 * EPOCHS, "batch_size": 2}
+# Sampling and judging are not what is killed here.
+SHORT_SAMPLES = {"weights": [1.0], "steps": 1}
+TRAINED = "results/ava/portrait/models.json"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, model_files, small_base) -> Project:
+    """Everything up to training is done; training is long enough to be hit in the middle."""
+    project = Project(tmp_path_factory.mktemp("faults") / "project", model_files, small_base)
+    project.configure(train=LONG, sample=SHORT_SAMPLES)
+    project.run("results/ava/latents.safetensors")
+    return project
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project) -> list[bytes]:
+    """The checkpoints of a training that nobody killed."""
+    project.run(TRAINED)
+    loras = project.loras()
+    assert len(loras) == EPOCHS
+    return loras
+
+
+@pytest.fixture(autouse=True)
+def untrained(project, undisturbed):
+    """Every test starts with the data set there and nothing trained."""
+    shutil.rmtree(project.folder / "results/ava/portrait")
+    shutil.rmtree(project.folder / "results/.cache/runs")
+    log(project).unlink()
+
+
+def log(project: Project) -> Path:
+    return project.folder / "results/logs/ava/portrait/train_lora.log"
+
+
+def trainer(project: Project, after: int = 0) -> psutil.Process:
+    """The training process, once it trains: a line of progress newer than the first `after` ones is in its log."""
+    for _ in range(1200):
+        time.sleep(0.05)
+        if log(project).exists() and progress(project) > after:
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or []
+                if any(word.endswith("scripts/train_lora.py") for word in words) and process.cwd() == str(
+                    project.folder
+                ):
+                    return process
+    raise AssertionError("training never started" + project.logs())
+
+
+def progress(project: Project) -> int:
+    return len(re.findall(r"^(?:saved epoch|resuming)", log(project).read_text(), re.M))
+
+
+def epochs_trained(project: Project) -> list[int]:
+    return [int(n) for n in re.findall(r"^saved epoch (\d+)", log(project).read_text(), re.M)]
+
+
+def assert_as_if_nothing_had_happened(project: Project, undisturbed: list[bytes]) -> None:
+    assert project.loras() == undisturbed
+    trained = epochs_trained(project)
+    assert len(trained) == len(set(trained)), f"an epoch was trained twice: {trained}"
+
+
+def test_trainer_killed_at_random_steps(project, undisturbed):
+    """SIGKILL, twelve times, each at a random moment of some epoch."""
+    moments = random.Random(7)
+    kills = 0
+    while kills < 12:
+        before = progress(project) if log(project).exists() else 0
+        snakemake = project.start(TRAINED)
+        process = trainer(project, after=before)
+        time.sleep(moments.uniform(0, 0.4))
+        process.kill()
+        kills += snakemake.wait(timeout=120) != 0
+        if (project.folder / TRAINED).exists():
+            break
+    assert kills >= 10
+    project.run(TRAINED)
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_trainer_terminated(project, undisturbed):
+    """SIGTERM: the step's end is saved, and training goes on from that very step."""
+    snakemake = project.start(TRAINED)
+    trainer(project).terminate()
+    assert snakemake.wait(timeout=120) != 0
+    stopped = re.search(r"SIGTERM: saved the state after step (\d+)", log(project).read_text())
+    project.run(TRAINED)
+    assert stopped is None or f"resuming after step {stopped[1]} of" in log(project).read_text()
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_snakemake_killed_alone(project, undisturbed):
+    """The trainer lives on as an orphan; the next call needs no --unlock, waits for it and takes what it made."""
+    snakemake = project.start(TRAINED)
+    orphan = trainer(project)
+    snakemake.kill()
+    snakemake.wait()
+    assert orphan.is_running()
+    project.run(TRAINED)
+    assert not orphan.is_running()
+    assert "trains this very run; waiting" in log(project).read_text()
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_both_killed(project, undisturbed):
+    """A power cut."""
+    snakemake = project.start(TRAINED)
+    trainer(project)
+    os.killpg(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    project.run(TRAINED)
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_interrupted_at_the_keyboard(project, undisturbed):
+    """Ctrl-C reaches everything in the group."""
+    snakemake = project.start(TRAINED)
+    trainer(project)
+    os.killpg(snakemake.pid, signal.SIGINT)
+    assert snakemake.wait(timeout=120) != 0
+    project.run(TRAINED)
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_snakemake_terminated(project, undisturbed):
+    """SIGTERM to Snakemake: it lets the running job end and starts no other."""
+    snakemake = project.start(TRAINED)
+    trainer(project)
+    snakemake.terminate()
+    snakemake.wait(timeout=300)
+    project.run(TRAINED)
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_a_second_snakemake_does_not_touch_the_first(project, undisturbed):
+    """Two heads on one folder: the second leaves with Snakemake's own message, the first ends well."""
+    first = project.start(TRAINED)
+    trainer(project)
+    refused = project.run(TRAINED, check=False)
+    assert refused.status != 0 and "cannot be locked" in refused.text
+    assert first.wait(timeout=300) == 0
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_two_trainers_on_one_store(project, undisturbed):
+    """The second waits, then finds everything done."""
+    first = project.start(TRAINED)
+    process = trainer(project)
+    command = process.cmdline()
+    second_log = project.folder / "second.log"
+    command[command.index("--log") + 1] = str(second_log)
+    second = subprocess.Popen(command, cwd=project.folder, env=process.environ(), stderr=subprocess.DEVNULL)
+    assert first.wait(timeout=300) == 0 and second.wait(timeout=300) == 0
+    assert "trains this very run; waiting for it to end" in second_log.read_text()
+    assert f"items: 0 computed, {EPOCHS} reused" in second_log.read_text()
+    assert_as_if_nothing_had_happened(project, undisturbed)

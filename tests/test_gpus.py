@@ -1,0 +1,89 @@
+"""One training per GPU, whoever started it: on machines said (CUDA_VISIBLE_DEVICES) to have one GPU or two."""
+
+import re
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from project import CONFIG, Project
+
+SUBJECTS = {name: CONFIG["subjects"]["ava"] for name in ("ava", "twin")}
+TRAINED = [f"results/{subject}/portrait/models.json" for subject in SUBJECTS]
+# The default profile is what sets nothing here: the limit must come from the Snakefile.
+NO_PROFILE = ("--workflow-profile", "none", "--scheduler", "greedy")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, model_files, small_base) -> Project:
+    """Two subjects, ready to train."""
+    project = Project(tmp_path_factory.mktemp("gpus") / "project", model_files, small_base)
+    train = {"epochs": 2, "max_train_steps": 80}
+    # Different settings per subject cannot be had, so the second subject's photos differ instead: its own run store.
+    for n in range(6):
+        project.add_photo(f"{n:02d}.jpg")
+    folder = project.folder / "photos"
+    folder.rename(project.folder / "photos_ava")
+    for n in range(7):
+        project.add_photo(f"{n:02d}.jpg")
+    folder.rename(project.folder / "photos_twin")
+    subjects = {name: subject | {"photos": f"photos_{name}"} for name, subject in SUBJECTS.items()}
+    project.configure(train=train, subjects=subjects)
+    project.run(*(f"results/{subject}/latents.safetensors" for subject in SUBJECTS))
+    return project
+
+
+def most_trainers_at_once(project: Project, gpus: str, *arguments: str) -> int:
+    """Train both subjects and watch: the largest number of training processes alive at one moment."""
+    snakemake = project.start(
+        *NO_PROFILE, *arguments, "--forcerun", "train_lora", "--", *TRAINED,
+        environment={"CUDA_VISIBLE_DEVICES": gpus}, cores="2",
+    )  # fmt: skip
+    most = 0
+    while snakemake.poll() is None:
+        most = max(most, sum(is_trainer(process, project.folder) for process in psutil.process_iter(["cmdline"])))
+        time.sleep(0.05)
+    assert project.outcome(snakemake.returncode).status == 0, project.output.read_text() + project.logs()
+    return most
+
+
+def is_trainer(process: psutil.Process, folder: Path) -> bool:
+    words = process.info["cmdline"] or []
+    try:
+        return any(word.endswith("scripts/train_lora.py") for word in words[:3]) and process.cwd() == str(folder)
+    except psutil.Error:
+        return False
+
+
+def devices(project: Project) -> list[str]:
+    logs = [project.folder / f"results/logs/{subject}/portrait/train_lora.log" for subject in SUBJECTS]
+    return [re.findall(r"^device: GPU (\S+)", log.read_text(), re.M)[-1] for log in logs]
+
+
+def forget_training(project: Project) -> None:
+    for store in project.folder.glob("results/.cache/runs/*/*"):
+        store.unlink()
+
+
+def test_two_subjects_take_turns_on_one_gpu(project):
+    assert most_trainers_at_once(project, "0") == 1
+    assert devices(project) == ["0", "0"]
+
+
+def test_two_subjects_train_side_by_side_on_two_gpus(project):
+    forget_training(project)
+    assert most_trainers_at_once(project, "0,1") == 2
+    assert sorted(devices(project)) == ["0", "1"]
+
+
+def test_the_lock_holds_where_snakemakes_count_is_wrong(project):
+    """`--resources gpu=2` on a machine with one: both jobs start, one waits for the device."""
+    forget_training(project)
+    assert most_trainers_at_once(project, "0", "--resources", "gpu=2") == 2
+    waited = [
+        log
+        for log in project.folder.glob("results/logs/*/portrait/train_lora.log")
+        if "waiting for a free GPU" in log.read_text()
+    ]
+    assert len(waited) == 1

@@ -1,0 +1,112 @@
+"""The grid shows every cell once, in its place, with the choice framed; and says that it is made by AI."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from likeness import selection
+from likeness.errors import LikenessError
+from likeness.grid import BACKGROUND, CHOSEN, FRAME, MARGIN, grid, grid_layout
+from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png
+from likeness.provenance import SCRIPTS
+from made_run import PROMPTS, SELECT, made_scores, write_run
+
+IPTC_EXTENSION = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
+
+
+def made(folder: Path, side: int, **options):
+    """(table, choice) of a run whose best cell is epoch 2 at weight 1."""
+    levels = {(2, 1.0): 0.9}
+    scores = made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, **options)
+    write_run(folder, scores, side)
+    choice = selection.choose(scores, **SELECT)
+    (folder / "choice.json").write_text(json.dumps(choice))
+    samples = sorted((folder / "samples").glob("*.tsv"))
+    return selection.scored_pictures(samples, folder / "scores.tsv", choice["beta"]), choice
+
+
+def sheet_tops(picture: np.ndarray, layout) -> list[int]:
+    return [picture.shape[0] - (n + 1) * layout.sheet_height for n in reversed(range(len(PROMPTS)))]
+
+
+@pytest.mark.parametrize(("side", "seeds"), [(512, 1), (64, 2)])
+def test_every_cell_holds_its_own_picture(tmp_path, side, seeds):
+    """Each picture has its own colour. Large ones show the first seed, small ones every seed side by side."""
+    table, choice = made(tmp_path, side, seeds=(1, 2))
+    layout, picture = grid_layout(table), grid(table, choice)
+    assert (layout.columns, layout.rows, layout.seeds) == (4, 3, seeds)
+    weights = [0.6, 0.8, 1.0]
+    shown = 0
+    for top, prompt in zip(sheet_tops(picture, layout), PROMPTS, strict=True):
+        for _, row in table[(table["prompt"] == prompt) & (table["seed"] <= seeds)].iterrows():
+            x, y = layout.corner(row["epoch"], weights.index(row["weight"]) if row["epoch"] else 1)
+            x += (row["seed"] - 1) * layout.tile
+            tile = picture[top + y : top + y + layout.tile, x : x + layout.tile]
+            colour = np.asarray(Image.open(row["image"]))[0, 0]
+            assert tile.shape == (layout.tile, layout.tile, 3)
+            assert (tile == colour).all()
+            shown += 1
+    assert shown == len(PROMPTS) * (1 + 3 * 3) * seeds
+
+
+def test_the_chosen_cell_and_no_other_is_framed(tmp_path):
+    table, choice = made(tmp_path, 128)
+    assert (choice["epoch"], choice["weight"]) == (2, 1.0)
+    layout, picture = grid_layout(table), grid(table, choice)
+    for top in sheet_tops(picture, layout):
+        for epoch in (1, 2, 3):
+            for row in range(3):
+                x, y = layout.corner(epoch, row)
+                frame = picture[top + y : top + y + layout.tile, x - FRAME : x]
+                expected = CHOSEN if (epoch, row) == (2, 2) else BACKGROUND
+                assert (frame == expected).all()
+
+
+def test_a_long_prompt_is_wrapped_not_cut(tmp_path):
+    prompt = "photo of ohwx woman " + ", ".join(["in a very long coat"] * 12)
+    scores = made_scores(lambda *cell: 0.5, epochs=1, weights=[1.0], prompts=[prompt])
+    write_run(tmp_path, scores, 128)
+    samples = sorted((tmp_path / "samples").glob("*.tsv"))
+    table, choice = selection.scored_pictures(samples, tmp_path / "scores.tsv", 2.0), selection.choose(scores, **SELECT)
+    picture = grid(table, choice)
+    assert (picture[:, -MARGIN + FRAME :] == BACKGROUND).all()
+
+
+def test_plot_grid_writes_a_marked_png_with_the_same_bytes_twice(tmp_path):
+    made(tmp_path, 64)
+    samples = sorted((tmp_path / "samples").glob("*.tsv"))
+    for name in ("one.png", "two.png"):
+        command = [sys.executable, SCRIPTS / "plot_grid.py", "--samples", *samples, "--scores", tmp_path / "scores.tsv"]
+        subprocess.run([*command, "--choice", tmp_path / "choice.json", "--grid", tmp_path / name], check=True)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    assert source_type(tmp_path / "one.png") == TRAINED_ALGORITHMIC_MEDIA
+
+
+def test_samples_and_scores_of_different_runs_are_refused(tmp_path):
+    made(tmp_path, 64)
+    samples = sorted((tmp_path / "samples").glob("*.tsv"))
+    with pytest.raises(LikenessError, match="not of these samples"):
+        selection.scored_pictures(samples[:-1], tmp_path / "scores.tsv", 2.0)
+
+
+def test_a_mark_is_read_back_and_changes_no_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    (tmp_path / "a.png").write_bytes(marked_png(pixels))
+    (tmp_path / "a.jpg").write_bytes(marked_jpeg(pixels, 90))
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == pixels).all()
+    assert source_type(tmp_path / "a.png") == source_type(tmp_path / "a.jpg") == TRAINED_ALGORITHMIC_MEDIA
+    assert marked_png(pixels) == marked_png(pixels)
+
+
+def source_type(path: Path) -> str:
+    """IPTC's DigitalSourceType in the XMP that Pillow finds."""
+    with Image.open(path) as image:
+        xmp = image.info["xmp"]
+    text = (xmp if isinstance(xmp, bytes) else xmp.encode()).decode()
+    return ElementTree.fromstring(text).find(f".//{IPTC_EXTENSION}DigitalSourceType").text

@@ -1,0 +1,176 @@
+"""Whatever a photo folder holds is read upright, in sRGB, as people see it; or refused in one sentence."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from likeness import images
+from likeness.errors import LikenessError
+
+# Four colours, one per quarter, 60 x 40 px: every turn and every mirror image looks different.
+QUARTERS = np.zeros((40, 60, 3), np.uint8)
+QUARTERS[:20, :30] = 200, 40, 40
+QUARTERS[:20, 30:] = 90, 200, 90
+QUARTERS[20:, :30] = 20, 20, 20
+QUARTERS[20:, 30:] = 30, 60, 220
+
+# How a camera stores an upright picture under each EXIF orientation, in numpy's words (Exif 2.32, tag Orientation:
+# where row 0 and column 0 of the stored pixels are in the scene).
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+def noise(side: int = 200) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def read(tmp_path, data: bytes, name: str = "photo.jpg") -> np.ndarray:
+    (tmp_path / name).write_bytes(data)
+    return images.read_photo(tmp_path / name)
+
+
+def assert_quarters(pixels: np.ndarray, tolerance: int) -> None:
+    """The middle of every quarter, because lossy formats blur the borders between them."""
+    assert pixels.shape == QUARTERS.shape and pixels.dtype == np.uint8
+    for y, x in ((10, 15), (10, 45), (30, 15), (30, 45)):
+        assert np.abs(pixels[y, x].astype(int) - QUARTERS[y, x]).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_every_exif_orientation_is_read_upright(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](QUARTERS)))
+    assert_quarters(read(tmp_path, encoded(stored, kind, exif=exif, quality=95)), tolerance=12)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "BMP", "GIF"])
+def test_every_format_is_read_by_its_content_and_not_its_name(tmp_path, kind):
+    assert_quarters(read(tmp_path, encoded(Image.fromarray(QUARTERS), kind), "photo.png"), tolerance=12)
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "RGBA"])
+def test_colour_modes_become_rgb(tmp_path, mode):
+    image = Image.fromarray(QUARTERS)
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    assert_quarters(read(tmp_path, encoded(image, "TIFF")), tolerance=2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path, kind):
+    grey = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
+    pixels = read(tmp_path, encoded(Image.fromarray(grey), kind))
+    assert np.abs(pixels - grey[..., None] / 257).max() <= 0.5
+
+
+def test_grey_and_bilevel_pictures_become_rgb(tmp_path):
+    for mode in ("L", "LA", "1"):
+        pixels = read(tmp_path, encoded(Image.fromarray(QUARTERS).convert(mode), "PNG"))
+        assert pixels.shape == QUARTERS.shape and (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_transparent_parts_become_a_light_grey_wall(tmp_path):
+    alpha = Image.new("L", (60, 40), 255)
+    alpha.paste(0, (0, 0, 30, 20))
+    image = Image.fromarray(QUARTERS)
+    image.putalpha(alpha)
+    pixels = read(tmp_path, encoded(image, "PNG"))
+    assert (pixels[:20, :30] == images.BACKDROP).all()
+    assert (pixels[20:] == QUARTERS[20:]).all()
+
+
+def test_a_colour_profile_is_converted_to_srgb(tmp_path):
+    # L*a*b* is a space whose numbers are nothing like sRGB's, so reading them as sRGB would show.
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    stored = ImageCms.profileToProfile(Image.fromarray(QUARTERS), srgb, lab, outputMode="LAB")
+    data = encoded(stored, "TIFF", icc_profile=ImageCms.ImageCmsProfile(lab).tobytes())
+    assert_quarters(read(tmp_path, data), tolerance=6)
+
+
+def test_a_damaged_profile_or_exif_does_not_lose_the_photo(tmp_path):
+    image = Image.fromarray(QUARTERS)
+    assert_quarters(read(tmp_path, encoded(image, "PNG", icc_profile=b"nonsense" * 20)), tolerance=0)
+    assert_quarters(read(tmp_path, encoded(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")), tolerance=0)
+
+
+def test_damaged_files_are_refused_in_a_sentence(tmp_path):
+    jpeg = encoded(noise(), "JPEG")
+    for data, words in (
+        (b"", "empty"),
+        (b"a text, not a picture" * 50, "not a picture"),
+        (jpeg[:20], "not a picture"),
+        (jpeg[: len(jpeg) // 2], "cut short"),
+        (encoded(Image.new("1", (16_000, 16_000)), "PNG"), "pixels"),
+        (encoded(Image.new("1", (40_000, 10)), "PNG"), "on a side"),
+    ):
+        with pytest.raises(LikenessError, match=words) as caught:
+            read(tmp_path, data)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(LikenessError, match="cannot be opened"):
+        images.read_photo(tmp_path / "nowhere.jpg")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "BMP", "GIF"])
+def test_half_a_file_of_any_format_is_refused(tmp_path, kind):
+    data = encoded(noise(), kind)
+    with pytest.raises(LikenessError):
+        read(tmp_path, data[: len(data) // 2])
+
+
+def test_png_bytes_hold_the_pixels_and_nothing_else(tmp_path):
+    pixels = np.asarray(noise(64))
+    assert images.png_bytes(pixels) == images.png_bytes(pixels.copy())
+    with Image.open(io.BytesIO(images.png_bytes(pixels))) as image:
+        assert (np.asarray(image) == pixels).all() and image.info == {}
+
+
+def test_the_perceptual_hash_survives_encoding_again_and_tells_pictures_apart(ava):
+    first, second = (images.read_photo(ava / name) for name in ("03.jpg", "13.jpg"))
+    again = np.asarray(Image.open(io.BytesIO(encoded(Image.fromarray(first), "JPEG", quality=40))))
+
+    def bits(a, b):
+        return (int(images.perceptual_hash(a), 16) ^ int(images.perceptual_hash(b), 16)).bit_count()
+
+    assert bits(first, again) <= 2
+    assert bits(first, second) > 6
+
+
+def test_stems_are_safe_and_different_on_every_file_system():
+    names = [
+        "a.jpg",
+        "a.png",
+        "A.gif",
+        "a_png.jpg",
+        "x y ü.jpg",
+        "日本.heic",
+        "....jpg",
+        "sub/a.webp",
+        "n" * 240 + ".jpg",
+    ]
+    stems = images.unique_stems(names)
+    assert stems == images.unique_stems(reversed(names))
+    assert set(stems) == set(names)
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+    assert stems["x y ü.jpg"] == "x_y_ü" and stems["日本.heic"] == "日本" and stems["....jpg"] == "photo"
+    assert all(len(f"{stem}.png".encode()) < 230 and not set(stem) & set(' /\\:*?"<>|.\t') for stem in stems.values())
+
+
+def test_letters_composed_or_not_give_one_stem():
+    assert images.unique_stems(["u\u0308.jpg"])["u\u0308.jpg"] == images.unique_stems(["\u00fc.jpg"])["\u00fc.jpg"]

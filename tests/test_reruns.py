@@ -1,0 +1,213 @@
+"""Only what changed runs again: the promise of this project, on its real rules and scripts, row by row.
+
+Each row changes one thing in a finished project, calls snakemake, and says which rules ran and how many items they
+really computed. A job that runs and computes nothing found its results in a store.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from project import Project
+
+DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
+TRAINED = ["cache_latents", "train_lora"]
+JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", "plot_grid", "build_report"]
+CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, model_files, small_base) -> Project:
+    """Finished once; its path has spaces and an accent, because users' paths do."""
+    project = Project(tmp_path_factory.mktemp("rerun") / "my phötos and models", model_files, small_base)
+    outcome = project.run()
+    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, *TRAINED, *JUDGED}
+    assert outcome.computed["train_lora"] == 2 and outcome.computed["sample_checkpoint"] == 2 * CELLS + 2
+    return project
+
+
+@pytest.fixture(autouse=True)
+def finished_before_and_after(project):
+    """Every row starts from the same finished project, whatever the row before it did."""
+    yield
+    project.configure()
+    for n in range(8):
+        project.add_photo(f"{n:02d}.jpg")
+    for extra in project.folder.glob("photos/2*.jpg"):
+        extra.unlink()
+    project.run()
+
+
+def training_photo(project: Project) -> str:
+    """The name of a photo that is trained on."""
+    rows = [line.split("\t") for line in (project.folder / "results/ava/photos.tsv").read_text().splitlines()]
+    columns = rows[0].index("photo"), rows[0].index("fate")
+    return next(Path(row[columns[0]]).name for row in rows[1:] if row[columns[1]] == "train")
+
+
+def none_computed(outcome, *but: str) -> bool:
+    return not any(count for rule, count in outcome.computed.items() if rule not in but)
+
+
+def append_comment(file: Path) -> None:
+    file.write_text(file.read_text() + "\n# edited\n")
+
+
+def test_nothing_changed(project):
+    started = time.monotonic()
+    outcome = project.run()
+    assert outcome.jobs == {} and "Nothing to be done" in outcome.text
+    assert time.monotonic() - started < 20, "about 2 s on an idle machine; 20 s is for a busy one"
+
+
+def test_everything_only_touched(project):
+    for file in project.folder.rglob("*"):
+        if file.is_file() and file.relative_to(project.folder).parts[0] in ("photos", "scripts", "rules", "Snakefile"):
+            os.utime(file)
+    assert project.run().jobs == {}
+
+
+def test_photo_changed_but_not_its_crop(project):
+    photo = project.folder / "photos" / training_photo(project)
+    data = photo.read_bytes()
+    comment = b"new caption in some photo manager"
+    photo.write_bytes(data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:])
+    outcome = project.run()
+    assert outcome.computed["detect_faces"] == 1 and outcome.computed["crop_faces"] == 1
+    assert none_computed(outcome, "detect_faces", "crop_faces")
+    assert outcome.computed["train_lora"] == 0 and outcome.computed["sample_checkpoint"] == 0
+
+
+def test_photo_changed(project):
+    loras = project.loras()
+    project.add_photo(training_photo(project), brightness=0.8)
+    outcome = project.run()
+    assert set(outcome.jobs) == {*DATASET, *TRAINED, *JUDGED}
+    assert [outcome.computed[rule] for rule in ("detect_faces", "crop_faces", "upscale_faces")] == [1, 1, 1]
+    assert outcome.computed["train_lora"] == 2
+    assert outcome.jobs["sample_checkpoint"] == 2, "the base model's pictures do not depend on the photos"
+    assert outcome.computed["sample_checkpoint"] == 2 * CELLS
+    assert project.loras() != loras
+
+
+def test_photo_added_then_removed(project):
+    loras = project.loras()
+    project.add_photo("20.jpg")
+    outcome = project.run()
+    assert outcome.computed["detect_faces"] == 1 and outcome.computed["crop_faces"] == 1
+    assert outcome.computed["upscale_faces"] <= 2, "the new photo, and at most one that moved from the held-out side"
+    (project.folder / "photos/20.jpg").unlink()
+    outcome = project.run()
+    assert set(outcome.jobs) >= {*DATASET, *TRAINED}
+    assert none_computed(outcome), "an earlier data set is found in the stores, its training too"
+    assert project.loras() == loras
+    assert not list(project.folder.glob("results/ava/*/20*")), "the removed photo's files are gone"
+
+
+def test_late_parameter(project):
+    project.configure(sample={"steps": 3})
+    outcome = project.run()
+    assert set(outcome.jobs) == set(JUDGED)
+    assert outcome.computed["sample_checkpoint"] == 2 * CELLS + 2
+
+
+def test_one_more_weight(project):
+    project.configure(sample={"weights": [0.5, 0.75, 1.0]})
+    outcome = project.run()
+    assert set(outcome.jobs) == set(JUDGED)
+    assert outcome.computed["sample_checkpoint"] == 4, "the new weight's pictures: 2 prompts of 2 epochs"
+
+
+def test_selection_rule(project):
+    project.configure(select={"beta": 1.0})
+    assert set(project.run().jobs) == {"choose_checkpoint", "plot_grid", "build_report"}
+
+
+def test_rank_beside_a_setting_of_the_same_value_and_back(project):
+    """Snakemake compares params as a set of values: {8, 16} and {8, 16} would be no change."""
+    project.configure(train={"lr_scheduler_num_cycles": 16})
+    project.run()
+    loras = project.loras()
+    project.configure(train={"lr_scheduler_num_cycles": 16, "rank": 16})
+    outcome = project.run()
+    assert set(outcome.jobs) == {"train_lora", *JUDGED}
+    assert outcome.computed["train_lora"] == 2
+    project.configure(train={"lr_scheduler_num_cycles": 16})
+    outcome = project.run()
+    assert outcome.jobs["train_lora"] == 1 and none_computed(outcome)
+    assert project.loras() == loras
+
+
+def test_more_epochs(project):
+    steady = {"lr_scheduler": "constant", "max_train_steps": 1}
+    project.configure(train=steady)
+    project.run()
+    loras = project.loras()
+    project.configure(train={**steady, "epochs": 3})
+    outcome = project.run()
+    assert outcome.computed["train_lora"] == 1, "a constant rate goes on from the last epoch"
+    assert project.loras()[:2] == loras or len(project.loras()) == 3
+    assert outcome.computed["sample_checkpoint"] == CELLS
+    project.configure(train={"epochs": 3})
+    assert project.run().computed["train_lora"] == 3, "cosine_with_restarts is another schedule over three epochs"
+
+
+def test_script_edited(project):
+    append_comment(project.folder / "scripts/crop_faces.py")
+    outcome = project.run()
+    assert outcome.computed["crop_faces"] == 8
+    assert none_computed(outcome, "crop_faces"), "the crops are the same, so nothing after them is computed"
+    assert {"detect_faces", "curate_photos"}.isdisjoint(outcome.jobs)
+
+
+def test_helper_module_edited(project):
+    append_comment(project.folder / "scripts/likeness/captions.py")
+    outcome = project.run()
+    assert set(outcome.jobs) == {"caption_faces", "build_dataset", *TRAINED, *JUDGED}
+    assert none_computed(outcome, "caption_faces") and outcome.computed["caption_faces"] > 0
+
+
+def test_caption_written_beside_a_photo(project):
+    text = (project.folder / "photos" / training_photo(project)).with_suffix(".txt")
+    text.write_text("ohwx woman in a red hat")
+    try:
+        outcome = project.run()
+    finally:
+        text.unlink()
+    assert "detect_faces" not in outcome.jobs and outcome.computed["train_lora"] == 2
+    assert outcome.computed["cache_latents"] == 1, "one caption's hidden state, no picture"
+
+
+def test_config_of_another_run(project):
+    runs = {"portrait": {}, "other": {"train": {"rank": 4, "alpha": 4}}}
+    project.configure(runs=runs)
+    outcome = project.run()
+    assert set(outcome.jobs) == {"train_lora", *JUDGED} and outcome.jobs["train_lora"] == 1
+    assert outcome.computed["sample_checkpoint"] == 2 * CELLS, "the base model's pictures are shared"
+    portrait = project.loras()
+    runs["other"]["train"]["learning_rate"] = 0.001
+    project.configure(runs=runs)
+    outcome = project.run()
+    assert outcome.jobs["train_lora"] == 1 and outcome.jobs["build_report"] == 1
+    assert project.loras() == portrait
+
+
+def test_checkpoint_deleted_by_hand(project):
+    models = project.folder / "results/ava/portrait/models"
+    loras = project.loras()
+    next(models.iterdir()).unlink()
+    outcome = project.run("--forcerun", "train_lora")
+    assert none_computed(outcome) and project.loras() == loras
+
+
+def test_results_deleted(project):
+    loras = project.loras()
+    shutil.rmtree(project.folder / "results")
+    project.link_models()
+    outcome = project.run()
+    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, *TRAINED, *JUDGED}
+    assert outcome.computed["detect_faces"] == 8 and outcome.computed["train_lora"] == 2
+    assert project.loras() == loras, "the same photos and settings give the same bytes"

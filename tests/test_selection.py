@@ -1,0 +1,187 @@
+"""The earliest epoch at the lowest weight that cannot be told apart from the best, and only inside the gates."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from likeness.errors import LikenessError
+from likeness.selection import advice, choose, f_beta, picture_scores, scored_pictures
+from made_run import PROMPTS, SELECT, made_scores, write_run
+
+
+def chosen(scores: pd.DataFrame, **select) -> tuple[int, float]:
+    choice = choose(scores, **{**SELECT, **select})
+    return choice["epoch"], choice["weight"]
+
+
+def test_identity_counts_beta_times_as_much_as_prompt_following():
+    likeness, obedience = np.array([0.9, 0.3]), np.array([0.3, 0.9])
+    alike, obedient = f_beta(likeness, obedience, 2.0)
+    assert alike == pytest.approx(5 * 0.3 * 0.9 / (4 * 0.3 + 0.9))
+    assert alike > obedient
+    assert f_beta(likeness, obedience, 1.0) == pytest.approx([0.45, 0.45])
+    assert f_beta(likeness, obedience, 1000.0) == pytest.approx(likeness, abs=1e-3)
+    assert f_beta(likeness, obedience, 0.001) == pytest.approx(obedience, abs=1e-3)
+
+
+def test_f_beta_is_zero_without_either_and_gives_no_merit_above_one():
+    assert f_beta(np.array([0.0, 0.8, -0.2]), np.array([1.0, 0.0, 1.0]), 2.0).tolist() == [0, 0, 0]
+    assert f_beta(np.array([1.7]), np.array([1.0]), 2.0).tolist() == [1.0]
+
+
+def test_a_clear_best_cell_is_chosen():
+    levels = {(3, 0.8): 0.8}
+    choice = choose(made_scores(lambda *cell: levels.get(cell, 0.4), noise=0.05), **SELECT)
+    assert (choice["epoch"], choice["weight"]) == (3, 0.8)
+    assert choice["indistinguishable"] == [[3, 0.8]]
+    assert choice["evidence"] == "measured"
+    assert choice["better_than_base"]
+    low, high = choice["interval"]
+    assert low < choice["score"] < high
+
+
+def test_equal_cells_give_the_earliest_epoch_at_its_lowest_weight():
+    choice = choose(made_scores(lambda epoch, weight: 0.7 if epoch > 1 and weight > 0.6 else 0.2), **SELECT)
+    assert (choice["epoch"], choice["weight"]) == (2, 0.8)
+    assert choice["indistinguishable"] == [[e, w] for e in (2, 3, 4) for w in (0.8, 1.0)]
+    assert "Epochs 2 to 4 cannot be told apart" in advice(choice)[1]
+
+
+def test_a_later_epoch_that_is_better_by_less_than_the_noise_is_not_waited_for():
+    scores = made_scores(lambda epoch, weight: {1: 0.3}.get(epoch, 0.6), weights=[1.0], noise=0.0)
+    wobble = np.random.default_rng(5).normal(0, 0.05, len(scores))
+    scores["identity"] += np.where(scores["epoch"] > 0, wobble, 0)
+    choice = choose(scores, **SELECT)
+    assert choice["epoch"] == 2
+    assert {epoch for epoch, _ in choice["indistinguishable"]} == {2, 3, 4}
+
+
+def test_pairing_sees_a_small_difference_under_a_large_spread_between_seeds():
+    scores = made_scores(lambda epoch, weight: 0.4 + 0.05 * epoch, weights=[1.0], noise=0.1)
+    spread, step = scores[scores["epoch"] == 4]["identity"].std(), 0.05
+    assert spread > step
+    assert chosen(scores) == (4, 1.0)
+
+
+def test_an_overfitting_later_epoch_loses_by_prompt_following():
+    scores = made_scores(
+        lambda epoch, weight: min(0.3 * epoch, 0.8), prompt_score=lambda epoch, weight: {4: 0.3}.get(epoch, 1.0)
+    )
+    assert chosen(scores) == (3, 0.6)
+
+
+@pytest.mark.parametrize("reason", ["copy", "leak", "several_faces", "broken"])
+def test_what_a_gate_holds_back_is_never_chosen(reason):
+    scores = made_scores(lambda epoch, weight: 0.2 * epoch, gate=lambda epoch, weight: reason if epoch == 4 else "")
+    choice = choose(scores, **SELECT)
+    assert choice["epoch"] == 3
+    held_back = [cell for cell in choice["cells"] if cell["epoch"] == 4]
+    assert all(cell["gates"] == {reason: 8} and cell["score"] == 0 for cell in held_back)
+
+
+def test_a_cell_without_one_picture_inside_the_gates_is_no_equal_of_a_lucky_one():
+    """Of 4 pairs one passes in epoch 2 alone: a third of the draws miss it, and then every cell is 0."""
+    scores = made_scores(lambda epoch, weight: 0.8, epochs=2, weights=[1.0], seeds=[1, 2], gate=lambda *cell: "no_face")
+    scores.loc[scores["epoch"].eq(2) & scores["prompt"].eq(PROMPTS[0]) & scores["seed"].eq(1), "gate"] = ""
+    choice = choose(scores, **SELECT)
+    assert choice["indistinguishable"] == [[2, 1.0]]
+
+
+def test_the_base_model_is_reported_and_never_chosen():
+    scores = made_scores(lambda epoch, weight: 0.5)
+    scores.loc[scores["epoch"] == 0, "identity"] = 0.9
+    choice = choose(scores, **SELECT)
+    assert choice["base"]["score"] > choice["score"]
+    assert [0, 0.0] not in choice["indistinguishable"]
+    assert choice["epoch"] == 1
+    assert not choice["better_than_base"]
+    assert "base model" in advice(choice)[1]
+
+
+def test_prompts_keep_the_order_of_the_configuration(tmp_path):
+    scores = made_scores(lambda *cell: 0.5, prompts=["z", "a"])
+    write_run(tmp_path, scores)
+    table = scored_pictures(sorted(tmp_path.glob("samples/*.tsv")), tmp_path / "scores.tsv", 2.0)
+    assert table["prompt"].unique().tolist() == ["z", "a"]
+    assert table["epoch"].is_monotonic_increasing
+
+
+def test_no_face_anywhere_takes_what_people_take_and_says_so():
+    scores = made_scores(lambda *cell: 0.0, weights=[0.6, 0.9, 1.1], gate=lambda *cell: "no_face")
+    choice = choose(scores, **SELECT)
+    assert choice["evidence"] == "none"
+    assert (choice["epoch"], choice["weight"]) == (4, 0.9)
+    assert "no face" in choice["rule"]
+    assert choice["indistinguishable"] == []
+    assert advice(choice)[1].startswith("No evidence: ")
+
+
+def test_faces_that_are_all_like_the_base_models_are_no_evidence():
+    choice = choose(made_scores(lambda *cell: -0.1), **SELECT)
+    assert choice["evidence"] == "none"
+    assert "base model" in choice["rule"]
+
+
+def test_the_untrained_prompt_does_not_count():
+    scores = made_scores(lambda epoch, weight: 0.1 * epoch)
+    other = scores.assign(kind="untrained", prompt="photo of a woman", identity=9.0 - scores["epoch"])
+    assert choose(pd.concat([scores, other]), **SELECT) == choose(scores, **SELECT)
+
+
+def test_one_prompt_and_one_seed_work_and_say_that_there_is_no_interval():
+    choice = choose(made_scores(lambda epoch, weight: 0.1 * epoch, prompts=PROMPTS[:1], seeds=[7]), **SELECT)
+    assert (choice["epoch"], choice["weight"]) == (4, 0.6)
+    assert choice["interval"] == [choice["score"], choice["score"]]
+    assert "no interval" in choice["rule"]
+
+
+def test_the_order_of_the_rows_changes_nothing_and_the_seed_is_fixed():
+    scores = made_scores(lambda epoch, weight: 0.1 * epoch + 0.1 * weight, noise=0.2)
+    shuffled = scores.sample(frac=1, random_state=3)
+    assert choose(scores, **SELECT) == choose(shuffled, **SELECT)
+    assert choose(scores, **SELECT)["interval"] != choose(scores, **{**SELECT, "seed": 1})["interval"]
+
+
+def test_a_wider_confidence_tells_fewer_cells_apart():
+    scores = made_scores(lambda epoch, weight: 0.5 + 0.02 * epoch, weights=[1.0])
+    scores["identity"] += np.random.default_rng(2).normal(0, 0.06, len(scores))
+    counts = [len(choose(scores, **{**SELECT, "confidence": c})["indistinguishable"]) for c in (0.6, 0.95, 0.999)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (lambda s: ~(s["epoch"].eq(2) & s["weight"].eq(0.8) & s["seed"].eq(3)), "no picture of epoch 2 at weight 0.8"),
+        (lambda s: ~(s["epoch"].eq(3) & s["weight"].eq(1.0)), "no picture of epoch 3 at weight 1"),
+        (lambda s: s["epoch"] > 0, "base model"),
+        (lambda s: s["epoch"] == 0, "no epochs"),
+        (lambda s: s["epoch"] > 9, "no picture of the subject"),
+    ],
+)
+def test_missing_pictures_are_an_error_that_names_the_first(keep, message):
+    scores = made_scores(lambda *cell: 0.5)
+    with pytest.raises(LikenessError, match=message):
+        choose(scores[keep(scores)], **SELECT)
+
+
+@pytest.mark.parametrize("column", ["identity", "prompt_score"])
+def test_nan_is_an_error_that_names_the_picture(column):
+    scores = made_scores(lambda *cell: 0.5)
+    scores.loc[30, column] = np.nan
+    with pytest.raises(LikenessError, match=f"{column} of epoch 1 at weight 1, .*seed 3 is not a number"):
+        choose(scores, **SELECT)
+
+
+def test_a_picture_that_is_there_twice_is_an_error():
+    scores = made_scores(lambda *cell: 0.5)
+    with pytest.raises(LikenessError, match="twice"):
+        choose(pd.concat([scores, scores.tail(1)]), **SELECT)
+
+
+def test_a_gated_picture_scores_zero():
+    scores = made_scores(lambda *cell: 0.5, gate=lambda epoch, weight: "copy" if epoch == 2 else "")
+    values = picture_scores(scores, 2.0)
+    assert (values[scores["epoch"] == 2] == 0).all()
+    assert (values[scores["epoch"] == 3] > 0).all()

@@ -1,0 +1,174 @@
+"""Real-ESRGAN at work on a real crop: the authors' network, whole weights, no seams, and the same person afterwards."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from likeness import files, images, upscale
+from likeness.errors import LikenessError
+from likeness.faces import Detector, crop_face, sharpness
+from likeness.identity import Recogniser, face_embedding, similarity
+
+SIDE = 96  # px of the small crop
+RESOLUTION = 256
+TILE = 256  # more than the small crop: it is enlarged in one piece
+
+
+@pytest.fixture(scope="module")
+def upsampler(model_files):
+    return upscale.real_esrganer(model_files, TILE, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def embed(model_files):
+    face_models = Detector(model_files), Recogniser(model_files)
+    return lambda image: face_embedding(image, *face_models)[1]
+
+
+@pytest.fixture(scope="module")
+def large_crop(ava, model_files) -> np.ndarray:
+    """The face of one photo at more than the resolution."""
+    photo = images.read_photo(sorted(ava.glob("*.jpg"))[0])
+    row = Detector(model_files).faces(photo)[0] | {"width": photo.shape[1], "height": photo.shape[0]}
+    return crop_face(photo, row, 0.8, 512)[0]
+
+
+@pytest.fixture(scope="module")
+def small_crop(large_crop) -> np.ndarray:
+    return cv2.resize(large_crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="module")
+def enlarged(small_crop, upsampler) -> np.ndarray:
+    return upscale.enlarged(small_crop, upsampler)
+
+
+def test_the_published_weights_fill_the_authors_network_completely(upsampler, model_files):
+    names = model_files / "REALESRGAN_X4PLUS_UP4X.param", model_files / "REALESRGAN_X4PLUS_UP4X.bin"
+    weights = upscale.state_dict(*names, upsampler.model)
+    assert sum(tensor.numel() for tensor in weights.values()) == 16_697_987
+    upsampler.model.load_state_dict(weights, strict=True)
+    assert type(upsampler).__module__.startswith("realesrgan.")
+
+
+def test_weights_cut_short_are_refused(model_files, upsampler, tmp_path):
+    whole = model_files / "REALESRGAN_X4PLUS_UP4X.bin"
+    short = tmp_path / "short.bin"
+    short.write_bytes(whole.read_bytes()[:-1000])
+    with pytest.raises(LikenessError, match="cut short"):
+        upscale.state_dict(model_files / "REALESRGAN_X4PLUS_UP4X.param", short, upsampler.model)
+
+
+def test_no_stand_in_for_torchvision_is_left_behind(upsampler):
+    assert not [name for name in sys.modules if name.partition(".")[0] == "torchvision"]
+    assert importlib.util.find_spec("torchvision") is None
+    from transformers.utils import is_torchvision_available
+
+    assert not is_torchvision_available()
+
+
+def test_enlarged_face_is_sharper_than_lanczos_and_the_same_person(small_crop, large_crop, enlarged, embed):
+    assert enlarged.shape == (4 * SIDE, 4 * SIDE, 3)
+    result = upscale.upscaled(small_crop, RESOLUTION, lambda _: enlarged, embed, 0.6)
+    assert (result.method, result.detail) == ("realesrgan", "")
+    assert result.image.shape == (RESOLUTION, RESOLUTION, 3)
+    plain = upscale.lanczos(small_crop, RESOLUTION)
+    assert grey_sharpness(result.image) > grey_sharpness(plain) + 0.05
+    # Like the photo that the small crop was made from, not only like the small crop.
+    assert similarity(embed(result.image), embed(large_crop)) > 0.6
+    # The same picture: colours and places stay, only detail is added.
+    assert np.abs(result.image.astype(int) - plain).mean() < 6
+
+
+def grey_sharpness(image: np.ndarray) -> float:
+    return sharpness(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
+def test_a_face_that_changed_is_refused_and_lanczos_used(small_crop, enlarged, embed):
+    result = upscale.upscaled(small_crop, RESOLUTION, lambda _: enlarged, embed, 1.0)
+    assert result.method == "lanczos"
+    assert 0.5 < result.similarity < 1
+    assert "changed the face" in result.detail and "Lanczos" in result.detail
+    assert np.array_equal(result.image, upscale.lanczos(small_crop, RESOLUTION))
+
+
+def test_another_face_is_refused(small_crop, enlarged, embed):
+    """Upside down is nobody's face, or not hers."""
+    result = upscale.upscaled(small_crop, RESOLUTION, lambda _: enlarged[::-1].copy(), embed, 0.6)
+    assert result.method == "lanczos" and result.detail
+
+
+def test_without_a_face_there_is_nothing_to_compare_so_lanczos_is_used(embed):
+    grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    result = upscale.upscaled(grey, RESOLUTION, lambda _: grey, embed, 0.6)
+    assert (result.method, result.similarity) == ("lanczos", None)
+    assert result.detail == "no face found in the crop, so Lanczos was used"
+
+
+def test_large_crops_are_reduced_and_fitting_ones_left_alone(large_crop):
+    def not_needed(_):
+        raise AssertionError("no model is needed")
+
+    reduced = upscale.upscaled(large_crop, RESOLUTION, not_needed, not_needed, 0.6)
+    assert reduced.image.shape == (RESOLUTION, RESOLUTION, 3) and reduced.scale < 1
+    same = upscale.upscaled(reduced.image, RESOLUTION, not_needed, not_needed, 0.6)
+    assert np.array_equal(same.image, reduced.image)
+    assert (same.method, same.scale) == ("lanczos", 1)
+
+
+def test_tiles_leave_no_seams(large_crop, upsampler):
+    """A strip across the eyes in two tiles: as if it had been enlarged in one piece, within 4 levels of 255."""
+    strip = cv2.resize(large_crop, (128, 128), interpolation=cv2.INTER_AREA)[48:72]
+    whole = upscale.enlarged(strip, upsampler)
+    upsampler.tile_size = 64
+    tiled = upscale.enlarged(strip, upsampler)
+    upsampler.tile_size = TILE
+    assert not np.array_equal(tiled, whole)  # there were two
+    assert np.abs(tiled.astype(int) - whole).max() <= 4
+
+
+def test_a_tile_that_fails_is_an_error_not_the_tile_before(upsampler):
+    with pytest.raises(LikenessError, match="smaller upscale.tile"):
+        upsampler.model(torch.zeros(1, 1, 8, 8))  # as RealESRGANer calls it; two channels are missing
+
+
+def test_script_makes_training_images_once(root, model_files, small_crop, large_crop, tmp_path):
+    first = run_script(root, model_files, tmp_path, {"small": small_crop, "large": large_crop, "held": large_crop})
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.splitlines()[-1] == "items: 2 computed, 0 reused"
+    table = files.read_table(tmp_path / "upscaled.tsv").set_index("photo")
+    assert list(table.index) == ["large.jpg", "small.jpg"]
+    assert list(table["method"]) == ["lanczos", "realesrgan"]
+    assert float(table.loc["small.jpg", "similarity"]) > 0.6
+    for row in table.itertuples():
+        assert Image.open(tmp_path / row.image).size == (RESOLUTION, RESOLUTION)
+    made = {path: path.read_bytes() for path in [tmp_path / "upscaled.tsv", *(tmp_path / "upscaled").iterdir()]}
+
+    again = run_script(root, model_files, tmp_path, {"small": small_crop, "large": large_crop, "held": large_crop})
+    assert again.stdout.splitlines()[-1] == "items: 0 computed, 2 reused"
+    assert {path: path.read_bytes() for path in made} == made
+    assert "| torch\n" not in again.stderr  # of -X importtime: what is reused needs no model
+
+
+def run_script(root: Path, models: Path, folder: Path, crops: dict[str, np.ndarray]) -> subprocess.CompletedProcess:
+    (folder / "crops").mkdir(exist_ok=True)
+    rows = []
+    for name, crop in sorted(crops.items()):
+        (folder / f"crops/{name}.png").write_bytes(images.png_bytes(crop))
+        fate = "heldout" if name == "held" else "train"
+        row = {"photo": f"{name}.jpg", "fate": fate, "crop": f"crops/{name}.png"}
+        rows.append(row | {"yaw": "0", "pitch": "0", "roll": "0", "attributes": "{}"})
+    files.write_table(folder / "crops.tsv", rows, list(rows[0]))
+    config = json.dumps({"resolution": RESOLUTION, "upscale": {"tile": TILE, "min_similarity": 0.6}})
+    paths = {"crops": "crops.tsv", "cache": "cache", "upscaled": "upscaled.tsv", "folder": "upscaled"}
+    options = [word for name, path in paths.items() for word in (f"--{name}", folder / path)]
+    command = [sys.executable, "-X", "importtime", root / "scripts/upscale_faces.py", "--config", config, *options]
+    return subprocess.run([*command, "--models", models], capture_output=True, text=True)
