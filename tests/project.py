@@ -117,4 +117,4 @@ class Project:
 
     def loras(self, run: str = "portrait", subject: str = "ava") -> list[bytes]:
         """The bytes of every checkpoint of a run."""
-        return [p.read_bytes() for p in sorted((self.folder / f"results/{subject}/{run}/models").iterdir())]
+        return [p.read_bytes() for p in sorted((self.folder / f"results/{subject}/{run}/models").glob("*.safetensors"))]

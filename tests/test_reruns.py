@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from likeness.tensors import tensor_part
 from project import Project
 
 DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
@@ -149,7 +150,7 @@ def test_more_epochs(project):
     project.configure(train={**steady, "epochs": 3})
     outcome = project.run()
     assert outcome.computed["train_lora"] == 1, "a constant rate goes on from the last epoch"
-    assert project.loras()[:2] == loras or len(project.loras()) == 3
+    assert [tensor_part(lora) for lora in project.loras()[:2]] == [tensor_part(lora) for lora in loras]
     assert outcome.computed["sample_checkpoint"] == CELLS
     project.configure(train={"epochs": 3})
     assert project.run().computed["train_lora"] == 3, "cosine_with_restarts is another schedule over three epochs"
@@ -198,7 +199,7 @@ def test_config_of_another_run(project):
 def test_checkpoint_deleted_by_hand(project):
     models = project.folder / "results/ava/portrait/models"
     loras = project.loras()
-    next(models.iterdir()).unlink()
+    next(models.glob("*.safetensors")).unlink()
     outcome = project.run("--forcerun", "train_lora")
     assert none_computed(outcome) and project.loras() == loras
 

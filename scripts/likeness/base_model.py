@@ -159,9 +159,7 @@ def _hub_folder(model: str, revision: str | None) -> Path:
 def _check_folder(folder: Path, model: str) -> None:
     for part in PARTS:
         if not (folder / part).is_dir():
-            raise LikenessError(
-                f"base_model {model}: no folder {part}; it is not a whole Stable Diffusion 1.x model in diffusers' layout"
-            )
+            raise LikenessError(f"base_model {model}: no folder {part}; it is not a whole model in diffusers' layout")
     for part in ("unet", "vae", "text_encoder"):
         if not list((folder / part).glob("*.safetensors")):
             raise LikenessError(
@@ -199,7 +197,7 @@ def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
 
 
 def write_sd15_config(folder: Path, merge_list: Path, changes: dict | None = None) -> None:
-    """A diffusers folder of SD 1.5 without weights. `changes`: other numbers per part, for smaller models of its kind."""
+    """A diffusers folder of SD 1.5 without weights. `changes`: other numbers per part, for a smaller model."""
     from likeness.demo_base import SCHEDULER
     from likeness.tokenizer import clip_tokenizer
 

@@ -26,9 +26,9 @@ class Section(BaseModel):
 class Subject(Section):
     photos: str
     """Folder of photos of one person; relative to the working directory, else to the Snakefile."""
-    trigger: Annotated[str, Field(pattern=r"^\S+$")]
+    trigger: Annotated[str, Field(pattern=r"^[^\s/]+$")]
     """The word that calls the person: rare, and not their name."""
-    class_noun: Annotated[str, Field(min_length=1)]
+    class_noun: Annotated[str, Field(pattern=r"^[^/]+$")]
     """What the base model calls such a person: woman, man, person."""
     consent: Literal["self", "written", "synthetic"]
     """Who agreed to this likeness: self (it is you), written (you hold it in writing), synthetic (nobody exists)."""
