@@ -1,0 +1,103 @@
+"""Called as people call it: activated or not, from elsewhere, with conda, with mistakes in the configuration."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from project import CONFIG, Project
+
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+STAGES = {
+    "fetch_models", "fetch_base", "detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces",
+    "build_dataset", "cache_latents", "train_lora", "sample_checkpoint", "score_checkpoint", "choose_checkpoint",
+    "plot_grid", "build_report",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, model_files, small_base) -> Project:
+    return Project(tmp_path_factory.mktemp("calls") / "a project", model_files, small_base)
+
+
+def call(*arguments, cwd: Path, path: str = "/usr/local/bin:/usr/bin:/bin") -> subprocess.CompletedProcess:
+    environment = {"PATH": path, "HOME": os.environ.get("HOME", "/")}
+    return subprocess.run([*arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_dry_run_shows_the_whole_way(project):
+    done = call(SNAKEMAKE, "-n", cwd=project.folder)
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.M))
+    assert set(jobs) >= STAGES and jobs["sample_checkpoint"] == "3"
+
+
+def test_from_an_activated_environment(project):
+    done = call(
+        "snakemake",
+        "--cores",
+        "1",
+        "results/ava/photos.tsv",
+        cwd=project.folder,
+        path=f"{SNAKEMAKE.parent}:/usr/bin:/bin",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_not_activated_the_rules_still_find_the_python_of_snakemake(project):
+    """`python` on this PATH is another one, or none; the rules must not meet it."""
+    (project.folder / "results/ava/faces.tsv").unlink(missing_ok=True)
+    done = call(SNAKEMAKE, "--cores", "1", "results/ava/faces.tsv", cwd=project.folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_with_directory(project, tmp_path):
+    """Everything is written in the other folder, whose own config.yaml and photos count."""
+    shutil.copytree(project.folder / "photos", tmp_path / "photos")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    shutil.copytree(project.folder / "results/models", tmp_path / "results/models", copy_function=os.link)
+    done = call(SNAKEMAKE, "--cores", "1", "--directory", tmp_path, "results/ava/photos.tsv", cwd=project.folder)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "results/ava/photos.tsv").read_text().splitlines()) == 9
+
+
+def test_from_an_empty_folder_the_demonstration_is_what_runs(root, tmp_path):
+    done = call(SNAKEMAKE, "-n", "--snakefile", root / "Snakefile", "--directory", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0 and "ava/portrait: train the LoRA" in done.stdout + done.stderr
+
+
+def test_with_conda_environments(project):
+    """Parse and dry run; a stand-in answers for conda, which this machine may not have."""
+    stand_in = project.folder / "bin"
+    stand_in.mkdir(exist_ok=True)
+    conda = stand_in / "conda"
+    info = {"conda_version": "25.1.0", "root_prefix": "/", "conda_prefix": "/", "platform": "linux-64"}
+    conda.write_text(
+        f"#!/bin/sh\ncase $1 in\n--version) echo conda 25.1.0;;\ninfo) echo '{json.dumps(info)}';;\n"
+        'config) echo \'{"channel_priority": "strict"}\';;\nesac\n'
+    )
+    conda.chmod(0o755)
+    done = call(SNAKEMAKE, "-n", "--sdm", "conda", cwd=project.folder, path=f"{stand_in}:/usr/local/bin:/usr/bin:/bin")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train_lora" in done.stdout + done.stderr
+
+
+def test_without_any_profile(project):
+    assert call(SNAKEMAKE, "-n", "--workflow-profile", "none", cwd=project.folder).returncode == 0
+
+
+def test_a_mistake_in_the_configuration_starts_no_job(project):
+    good = (project.folder / "config.yaml").read_text()
+    project.configure(train={"rank": 8, "alpha": 99})
+    try:
+        done = call(SNAKEMAKE, "--cores", "1", cwd=project.folder)
+    finally:
+        (project.folder / "config.yaml").write_text(good)
+    text = done.stdout + done.stderr
+    assert done.returncode != 0 and "train: alpha 99 is larger than rank 8" in text
+    assert "Traceback" not in text and "rule " not in text

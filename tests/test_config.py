@@ -1,0 +1,88 @@
+"""A mistake in config.yaml is one readable line with the key's path, before any job starts."""
+
+import copy
+
+import pytest
+import yaml
+
+from likeness.config import checked_config, json_schema
+from likeness.errors import LikenessError
+from project import CONFIG, ROOT
+
+MISTAKES = {
+    "unknown key": (["train", "rnak"], 8, "train.rnak: unknown key"),
+    "unknown section": (["trian"], {}, "trian: unknown key"),
+    "wrong type": (["train", "rank"], "many", "train.rank: found 'many'; expected a valid integer"),
+    "alpha above rank": (["train", "alpha"], 64, "train: alpha 64 is larger than rank 8; expected at most rank"),
+    "no epochs": (["train", "epochs"], 0, "train.epochs: found 0; expected greater than 0"),
+    "weight not a number": (
+        ["sample", "weights"],
+        ["strong"],
+        "sample.weights.0: found 'strong'; expected a valid number",
+    ),
+    "missing consent": (["subjects", "ava", "consent"], None, "subjects.ava.consent: missing; a LoRA is a likeness"),
+    "unknown consent": (["subjects", "ava", "consent"], "sure", "subjects.ava.consent: found 'sure'; expected 'self'"),
+    "no photo folder": (["subjects", "ava", "photos"], "nowhere", "subjects.ava.photos: no folder 'nowhere'"),
+    "empty photo folder": (["subjects", "ava", "photos"], "empty", "subjects.ava.photos: no photo in 'empty'"),
+    "slash in trigger": (["subjects", "ava", "trigger"], "oh/wx", "subjects.ava.trigger: found 'oh/wx'"),
+    "prompt without subject": (["sample", "prompts"], ["a dog"], "sample: prompt 'a dog' lacks {subject}"),
+    "override of a run": (["runs", "portrait"], {"train": {"rank": 0}}, "runs.portrait.train.rank: found 0"),
+    "unknown key of a run": (["runs", "portrait"], {"train": {"rnak": 4}}, "runs.portrait.train.rnak: unknown key"),
+}
+
+
+@pytest.fixture
+def roots(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    (tmp_path / "empty").mkdir()
+    return [tmp_path]
+
+
+def mistaken(path: list[str], value) -> dict:
+    config = copy.deepcopy(CONFIG)
+    inner = config
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return config
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_with_its_path(roots, name):
+    path, value, expected = MISTAKES[name]
+    with pytest.raises(LikenessError) as error:
+        checked_config(mistaken(path, value), roots)
+    lines = str(error.value).splitlines()[1:]
+    assert len(lines) == 1 and lines[0].strip().startswith(expected), lines
+
+
+def test_every_mistake_is_named_at_once(roots):
+    config = mistaken(["train", "rank"], 0)
+    config["subjects"]["ava"].pop("consent")
+    config["sample"]["steps"] = -1
+    with pytest.raises(LikenessError) as error:
+        checked_config(config, roots)
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_a_run_overrides_what_it_names_and_nothing_else(roots):
+    config = copy.deepcopy(CONFIG) | {"runs": {"plain": {}, "wide": {"train": {"rank": 32}}}}
+    runs = checked_config(config, roots)["runs"]
+    assert runs["wide"]["train"] == runs["plain"]["train"] | {"rank": 32}
+    assert runs["wide"]["sample"] == runs["plain"]["sample"]
+
+
+def test_the_shipped_configuration_is_right():
+    config = checked_config(yaml.safe_load((ROOT / "config.yaml").read_text()), [ROOT])
+    assert config["subjects"]["ava"]["consent"] == "synthetic"
+
+
+def test_every_key_is_in_the_documentation():
+    documented = (ROOT / "docs/config.md").read_text()
+    for name, section in json_schema()["$defs"].items():
+        for key in section["properties"]:
+            assert f"`{key}`" in documented, f"{name}.{key}"

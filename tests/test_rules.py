@@ -1,0 +1,104 @@
+"""The house rules, checked on the files: what a script reads is what its rule lists, and style is clean."""
+
+import ast
+import re
+import subprocess
+import sys
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+
+from likeness.config import Config
+from likeness.provenance import SCRIPTS, code_digest, local_sources
+from project import ROOT
+
+RULES = {
+    name: body
+    for file in sorted((ROOT / "rules").glob("*.smk"))
+    for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.M)
+}
+PROGRAMS = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+
+
+def listed(rule: str) -> set[str]:
+    """The configuration keys that a rule hands to its script."""
+    call = re.search(r"config=section\((.*?)\)", RULES[rule], re.S)
+    return set(re.findall(r'"([\w.]+)"', call[1])) if call else set()
+
+
+def read(program: str) -> set[str]:
+    """The configuration keys that a script reads, as far down as it names them: "train.rank", or "train" as a whole."""
+    keys = set()
+    for node in ast.walk(ast.parse((SCRIPTS / f"{program}.py").read_text())):
+        chain, inner = [], node
+        while isinstance(inner, ast.Attribute):
+            chain.insert(0, inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name) and ([inner.id, *chain][:2] == ["args", "config"]) and len(chain) > 1:
+            keys.add(".".join(chain[1:3]))
+    return {key for key in keys if not any(other.startswith(f"{key}.") for other in keys)}
+
+
+def test_every_rule_has_its_script_and_its_log_by_one_name():
+    assert sorted(RULES) == PROGRAMS
+    for name, body in RULES.items():
+        assert f'code("{name}.py")' in body
+        assert re.search(rf"results/logs/.*\b{name}(-\{{epoch\}})?\.log", body), name
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_script_reads_no_key_that_its_rule_does_not_list(program):
+    handed = listed(program)
+    sections = {key.split(".")[0] for key in handed}  # a section as a whole is just what the rule handed of it
+    for key in read(program):
+        known = handed | sections if "." not in key else handed
+        assert key in known or key.split(".")[0] in handed, f"{program} reads {key}, its rule lists {handed}"
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_a_rule_lists_only_keys_that_there_are(rule):
+    sections = Config.model_fields
+    given_by_rule = {"subject", "subject_name", "run_name", "epoch"}
+    for key in listed(rule):
+        assert key.split(".")[0] in {*sections, *given_by_rule}, key
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_code_lists_every_local_import(program):
+    """Against the standard library's own finder of imports."""
+    finder = ModuleFinder(path=[str(SCRIPTS)])
+    finder.run_script(str(SCRIPTS / f"{program}.py"))
+    found = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    assert found <= set(local_sources(SCRIPTS / f"{program}.py"))
+
+
+def test_a_template_beside_its_module_counts_as_code():
+    assert SCRIPTS / "likeness/report/template.html.j2" in local_sources(SCRIPTS / "build_report.py")
+
+
+def test_only_the_workflow_reads_the_configuration_module():
+    """Else a new key would be new code to every script, and everything would run again."""
+    for program in PROGRAMS:
+        assert SCRIPTS / "likeness/config.py" not in local_sources(SCRIPTS / f"{program}.py"), program
+
+
+def test_messages_are_not_part_of_what_a_training_is_known_by(tmp_path):
+    assert SCRIPTS / "likeness/cli.py" in local_sources(SCRIPTS / "train_lora.py")
+    assert len(code_digest(SCRIPTS / "train_lora.py")) == 64
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["snakefmt", "--check", "Snakefile", "rules"],
+        ["snakemake", "--lint"],
+    ],
+    ids=" ".join,
+)
+def test_style_is_clean(command):
+    program = Path(sys.executable).parent / command[0]
+    done = subprocess.run([program, *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
