@@ -79,7 +79,7 @@ def test_with_conda_environments(project):
     info = {"conda_version": "25.1.0", "root_prefix": "/", "conda_prefix": "/", "platform": "linux-64"}
     conda.write_text(
         f"#!/bin/sh\ncase $1 in\n--version) echo conda 25.1.0;;\ninfo) echo '{json.dumps(info)}';;\n"
-        'config) echo \'{"channel_priority": "strict"}\';;\nesac\n'
+        'config) echo \'{"get": {"channel_priority": "strict"}}\';;\nesac\n'
     )
     conda.chmod(0o755)
     done = call(SNAKEMAKE, "-n", "--sdm", "conda", cwd=project.folder, path=f"{stand_in}:/usr/local/bin:/usr/bin:/bin")

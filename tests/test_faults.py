@@ -14,8 +14,8 @@ import pytest
 
 from project import Project
 
-EPOCHS = 14
-LONG = {"epochs": EPOCHS, "max_train_steps": 40 * EPOCHS, "batch_size": 2}
+EPOCHS = 30  # many and short, so that a dozen kills fall into different ones
+LONG = {"epochs": EPOCHS, "max_train_steps": 20 * EPOCHS, "batch_size": 2}
 # Sampling and judging are not what is killed here.
 SHORT_SAMPLES = {"weights": [1.0], "steps": 1}
 TRAINED = "results/ava/portrait/models.json"
@@ -87,12 +87,10 @@ def test_trainer_killed_at_random_steps(project, undisturbed):
         before = progress(project) if log(project).exists() else 0
         snakemake = project.start(TRAINED)
         process = trainer(project, after=before)
-        time.sleep(moments.uniform(0, 0.4))
+        time.sleep(moments.uniform(0, 0.3))
         process.kill()
-        kills += snakemake.wait(timeout=120) != 0
-        if (project.folder / TRAINED).exists():
-            break
-    assert kills >= 10
+        assert snakemake.wait(timeout=120) != 0
+        kills += 1
     project.run(TRAINED)
     assert_as_if_nothing_had_happened(project, undisturbed)
 
@@ -116,7 +114,7 @@ def test_snakemake_killed_alone(project, undisturbed):
     snakemake.wait()
     assert orphan.is_running()
     project.run(TRAINED)
-    assert not orphan.is_running()
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
     assert "trains this very run; waiting" in log(project).read_text()
     assert_as_if_nothing_had_happened(project, undisturbed)
 

@@ -48,6 +48,13 @@ def publish_folder(folder: Path, items: Mapping[str, bytes | str | Path]) -> Non
         write_atomic(folder / name, item.read_bytes() if isinstance(item, Path) else item)
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for this user alone: caches hold portraits."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
 class ItemCache:
     """Content-addressed results of one stage: only items whose content, settings, code or model is new are computed.
 
@@ -58,7 +65,7 @@ class ItemCache:
     def __init__(self, folder: Path, *common: bytes | str):
         self.folder, self.common = folder, common
         self.computed = self.reused = 0
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
 
     def path(self, *parts: bytes | str) -> Path:
         key = digest(*self.common, *parts)

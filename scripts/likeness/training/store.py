@@ -16,7 +16,7 @@ import socket
 import time
 from pathlib import Path
 
-from likeness.files import write_atomic
+from likeness.files import private_folder, write_atomic
 
 
 class RunStore:
@@ -24,7 +24,7 @@ class RunStore:
 
     def __init__(self, folder: Path, say=print):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         self._lock = open(folder / "lock", "a+")  # noqa: SIM115 - held for the life of the process
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
