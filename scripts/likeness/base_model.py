@@ -20,6 +20,9 @@ SD15 = {
         "_class_name": "UNet2DConditionModel",
         "sample_size": 64,
         "block_out_channels": [320, 640, 1280, 1280],
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+        "layers_per_block": 2,
         "cross_attention_dim": 768,
         "attention_head_dim": 8,
     },
@@ -182,7 +185,7 @@ def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
         write_sd15_config(config, merge_list)
         try:
             pipeline = StableDiffusionPipeline.from_single_file(
-                path, config=str(config), local_files_only=True, load_safety_checker=False
+                path, config=str(config), local_files_only=True, safety_checker=None, feature_extractor=None
             )
         except Exception as error:
             raise LikenessError(
