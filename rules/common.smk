@@ -18,7 +18,12 @@ from likeness.errors import LikenessError
 from likeness.provenance import canonical, local_sources
 
 # `python` in a rule is the one that runs Snakemake, activated or not; with --sdm conda the rule's own comes before it.
-os.environ.update(PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"))
+# Nothing about a run leaves the machine: libraries of the hub are told so.
+os.environ.update(
+    PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"),
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DO_NOT_TRACK="1",
+)
 
 # Relative paths in config.yaml are looked for here, in this order.
 ROOTS = [Path("."), Path(os.path.relpath(workflow.basedir))]

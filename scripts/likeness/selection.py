@@ -130,9 +130,10 @@ def read_choice(path: Path) -> dict:
 
 def advice(choice: dict) -> tuple[str, str]:
     """Two sentences for a person: what to use, and how sure that is."""
-    use = f"Use epoch {choice['epoch']} at weight {choice['weight']:g}"
+    setting = f"epoch {choice['epoch']} at weight {choice['weight']:g}"
     if choice["evidence"] == "none":
-        return use, f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
+        return f"A guess: {setting}", f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
+    use = f"Use {setting}"
     alike = choice["indistinguishable"]
     pictures = f"{choice['pairs']} picture{'s' if choice['pairs'] > 1 else ''} each"
     if len(alike) == 1:
