@@ -16,10 +16,9 @@ from likeness.errors import LikenessError
 terminal = sys.stderr
 
 
-def arguments(doc: str, *names: str, append_log: bool = False) -> argparse.Namespace:
+def arguments(doc: str, *names: str) -> argparse.Namespace:
     """Parse `--config JSON --log FILE` and one option per name, each a path; a name that ends in * takes any number.
 
-    `append_log`: a job that goes on where it was killed goes on in the same log.
     `config` comes back as nested namespaces (config.train.rank); a key that the rule did not hand over is an error.
     """
     parser = argparse.ArgumentParser(description=doc)
@@ -37,7 +36,7 @@ def arguments(doc: str, *names: str, append_log: bool = False) -> argparse.Names
         )
     args = parser.parse_args()
     if args.log:
-        _open_log(args.log, append_log)
+        _open_log(args.log)
     return args
 
 
@@ -70,11 +69,11 @@ def _known_keys(mapping: dict) -> SimpleNamespace | dict:
     return SimpleNamespace(**mapping) if all(key.isidentifier() for key in mapping) else mapping
 
 
-def _open_log(path: Path, append: bool) -> None:
+def _open_log(path: Path) -> None:
     global terminal
     path.parent.mkdir(parents=True, exist_ok=True)
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC), 0o644)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -3,6 +3,7 @@
     {key}/lock                        held by the process that trains; a second one waits
     {key}/state.pt                    the last saved state: LoRA, optimizer, scheduler, scaler, step, metrics
     {key}/epoch-000003.safetensors    the finished epochs, each written once
+    {key}/history                     a line per finished epoch: Snakemake deletes a job's log when it starts it again
 
 The key is the hash of everything the result depends on, so a store is never stale, and going back to earlier settings
 finds the earlier epochs. State is written before the epoch's file, and the file can be made from the state: a kill
@@ -32,8 +33,9 @@ class RunStore:
             self._lock.seek(0)
             say(f"{self._lock.read().strip() or 'another process'} trains this very run; waiting for it to end")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._owner = f"process {os.getpid()} on {socket.gethostname()}"
         self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.write(self._owner)
         self._lock.flush()
 
     def epoch_file(self, epoch: int) -> Path:
@@ -45,6 +47,8 @@ class RunStore:
 
     def save_epoch(self, epoch: int, lora: bytes) -> None:
         write_atomic(self.epoch_file(epoch), lora)
+        with open(self.folder / "history", "a") as history:
+            history.write(f"epoch {epoch} by {self._owner}\n")
 
     def save_state(self, state: dict) -> None:
         import torch
