@@ -9,7 +9,8 @@ from likeness.base_model import load_manifest
 from likeness.checkpoints import checkpoint_file
 from likeness.devices import claim_gpu, torch_device
 from likeness.files import ItemCache, publish_folder, write_atomic, write_table
-from likeness.provenance import canonical, code_digest, file_sha256
+from likeness.provenance import canonical, code_digest, digest, file_sha256
+from likeness.tensors import with_metadata
 
 
 def main() -> None:
@@ -22,7 +23,9 @@ def main() -> None:
     from likeness.sampling import cells, drawn, load_pipeline
 
     settings = {key: sample[key] for key in ("negative_prompt", "steps", "guidance_scale")} | {"resolution": resolution}
-    made_with = (base["digest"], file_sha256(lora) if lora else "", canonical(settings), code_digest(Path(__file__)))
+    # Without its metadata: a file that only says another name or number of epochs draws the same pictures.
+    weights = digest(with_metadata(lora.read_bytes(), {})) if lora else ""
+    made_with = (base["digest"], weights, canonical(settings), code_digest(Path(__file__)))
     store = ItemCache(args.cache, *made_with)
     paths = {cell: store.path(canonical(cell)) for cell in cells(sample, subject, epoch)}
     missing = [cell for cell, path in paths.items() if not path.is_file()]
