@@ -199,13 +199,13 @@ def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
     return target
 
 
-def write_sd15_config(folder: Path, merge_list: Path, changes: dict | None = None) -> None:
-    """A diffusers folder of SD 1.5 without weights. `changes`: other numbers per part, for a smaller model."""
+def write_sd15_config(folder: Path, merge_list: Path) -> None:
+    """A diffusers folder of SD 1.5 without weights."""
     from likeness.demo_base import SCHEDULER
     from likeness.tokenizer import clip_tokenizer
 
     write_atomic(folder / "model_index.json", json.dumps(MODEL_INDEX))
     write_atomic(folder / "scheduler/scheduler_config.json", json.dumps({"_class_name": "DDIMScheduler", **SCHEDULER}))
     for part, numbers in SD15.items():
-        write_atomic(folder / part / "config.json", json.dumps(numbers | (changes or {}).get(part, {})))
+        write_atomic(folder / part / "config.json", json.dumps(numbers))
     clip_tokenizer(merge_list).save_pretrained(folder / "tokenizer")
