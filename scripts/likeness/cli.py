@@ -1,23 +1,28 @@
-"""What every script shares: arguments, the log, progress bars, and errors without tracebacks."""
+"""What every script shares: arguments, the log, progress bars, threads, and errors without tracebacks."""
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from likeness.errors import LikenessError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 # Where a person looks. `open_log` points 1 and 2 at the log file, so that the chatter of libraries goes there.
 terminal = sys.stderr
 
 
 def arguments(doc: str, *names: str) -> argparse.Namespace:
-    """Parse `--config JSON --log FILE` and one option per name, each a path; a name that ends in * takes any number.
+    """Parse `--config JSON --log FILE --threads N` and one option per name, each a path; a name that ends in * takes any
+    number.
 
     `config` comes back as nested namespaces (config.train.rank); a key that the rule did not hand over is an error.
     """
@@ -26,6 +31,7 @@ def arguments(doc: str, *names: str) -> argparse.Namespace:
         "--config", type=_namespace, default=SimpleNamespace(), help="canonical JSON of the sections used"
     )
     parser.add_argument("--log", type=Path, help="write output here; progress stays on the terminal")
+    parser.add_argument("--threads", type=int, default=1, help="how many items to work on at once")
     for name in names:
         option = f"--{name.rstrip('*').replace('_', '-')}"
         parser.add_argument(
@@ -59,6 +65,19 @@ def say(text: str) -> None:
 def progress(items: Iterable, **options) -> tqdm:
     """A progress bar on the terminal; silent where nobody looks (a pipe, a SLURM log), because \\r is noise there."""
     return tqdm(items, file=terminal, disable=not terminal.isatty(), dynamic_ncols=True, **options)
+
+
+def mapped(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int, **options
+) -> Iterator[tuple[Item, Result]]:
+    """Every item with its result, in the order of the items, computed in threads, under a progress bar.
+
+    Threads, because the work is done by libraries that let go of Python's lock (decoders, OpenCV, MediaPipe), and one
+    process holds each picture and each model once.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        results = progress(pool.map(function, items), total=len(items), **options)
+        yield from zip(items, results, strict=True)
 
 
 def _namespace(text: str) -> SimpleNamespace:

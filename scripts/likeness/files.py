@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from likeness.provenance import digest
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write beside the target, then rename: a reader or a kill sees the old file or the new one, never half."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with open(temporary, "wb") as f:
         f.write(data.encode() if isinstance(data, str) else data)
         f.flush()
@@ -58,13 +59,14 @@ def private_folder(folder: Path) -> None:
 class ItemCache:
     """Content-addressed results of one stage: only items whose content, settings, code or model is new are computed.
 
-    One folder per stage; a key is the hash of everything the result depends on. Nothing is ever rewritten, so two
-    processes may share a cache. Counts what it computed and what it found, for the log's last line.
+    One folder per stage; a key is the hash of everything the result depends on. Nothing is ever rewritten, so threads
+    and processes may share a cache. Counts what it computed and what it found, for the log's last line.
     """
 
     def __init__(self, folder: Path, *common: bytes | str):
         self.folder, self.common = folder, common
         self.computed = self.reused = 0
+        self._counting = threading.Lock()
         private_folder(folder)
 
     def path(self, *parts: bytes | str) -> Path:
@@ -74,11 +76,12 @@ class ItemCache:
     def get(self, compute: Callable[[], bytes], *parts: bytes | str) -> Path:
         """The file with the result for these parts; `compute` is called only when there is none yet."""
         path = self.path(*parts)
-        if path.is_file():
-            self.reused += 1
-        else:
+        found = path.is_file()
+        if not found:
             write_atomic(path, compute())
-            self.computed += 1
+        with self._counting:
+            self.reused += found
+            self.computed += not found
         return path
 
     def summary(self) -> str:
