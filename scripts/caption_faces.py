@@ -1,38 +1,65 @@
-"""Write a caption for every training image: the user's own where there is one, else one from what was measured."""
+"""Write a caption for every training image: the user's own where there is one, else one that is made from what was
+measured, or by a model that looks at it."""
 
 import hashlib
 import json
+from functools import cache
 from pathlib import Path, PurePath
 
-from likeness import captions, cli, files, provenance
+from likeness import base_model, captioners, captions, cli, devices, files, identity_words, images, provenance
 
-COLUMNS = ["photo", "image", "image_sha256", "caption", "sha256", "text", "source"]
+COLUMNS = ["photo", "image", "image_sha256", "caption", "sha256", "text", "source", "tokens", "detail"]
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "upscaled", "texts*", "cache", "captions", "folder")
+    args = cli.arguments(__doc__, "upscaled", "base", "texts*", "words*", "roots*", "cache", "captions", "folder")
     trigger, class_noun = args.config.subject.trigger, args.config.subject.class_noun
-    settings = provenance.canonical([args.config.caption.backend, trigger, class_noun])
-    items = files.ItemCache(args.cache, settings, provenance.code_digest(Path(__file__)))
+    backend, model = args.config.caption.backend, args.config.caption.model
+    items = files.ItemCache(args.cache, backend, provenance.code_digest(Path(__file__)))
+    tokenizer = base_model.load_part(base_model.load_manifest(args.base), "tokenizer")
+
+    # Found by the first photo without a caption of the user's, loaded by the first that is new to the cache.
+    @cache
+    def captioner_folder() -> tuple[Path, str]:
+        folder = captioners.model_folder(backend, model, args.roots)
+        return folder, captioners.folder_digest(folder)
+
+    @cache
+    def captioner():
+        devices.claim_gpu(cli.say)
+        return captioners.load_captioner(backend, captioner_folder()[0], devices.torch_device())
+
+    @cache
+    def left_out() -> identity_words.IdentityWords:
+        return identity_words.identity_words(args.words[0])
+
+    def from_template(row: dict) -> str:
+        attributes, *pose = (json.loads(row[name]) for name in ("attributes", "yaw", "pitch", "face_fraction"))
+        measured = provenance.canonical([trigger, class_noun, attributes, pose])
+        text = items.get(lambda: captions.template_caption(trigger, class_noun, attributes, *pose).encode(), measured)
+        return text.read_text(encoding="utf-8")
+
+    def from_model(row: dict) -> str:
+        """The model's own words are cached, so that another list of words or another trigger does not need it again."""
+        picture = args.upscaled.parent / row["image"]
+        said = items.get(lambda: captioner()(images.read_photo(picture)).encode(), captioner_folder()[1], row["sha256"])
+        return identity_words.model_caption(said.read_text(encoding="utf-8"), trigger, class_noun, left_out())
+
+    table = files.read_table(args.upscaled).to_dict("records")
+    photos_of: dict[str, list[str]] = {}
+    for row in table:
+        photos_of.setdefault(PurePath(row["photo"]).stem, []).append(PurePath(row["photo"]).name)
     own_texts = {path.stem: path for path in args.texts}
 
-    def template(row: dict) -> bytes:
-        attributes = json.loads(row["attributes"])
-        return captions.template_caption(
-            trigger, class_noun, attributes, float(row["yaw"]), float(row["pitch"])
-        ).encode()
-
+    made = from_template if backend == "template" else from_model
     rows, texts = [], {}
-    for row in files.read_table(args.upscaled).to_dict("records"):
-        own = own_texts.get(PurePath(row["photo"]).stem)
-        if own:
-            text = captions.user_caption(own)
-            if trigger not in text:
-                cli.say(f"{own.name}: the trigger {trigger!r} is not in it; this photo will not teach that word")
-        else:
-            measured = provenance.canonical([row["attributes"], row["yaw"], row["pitch"]])
-            text = items.get(lambda row=row: template(row), measured).read_text(encoding="utf-8")
-        name = f"{Path(row['image']).stem}.txt"
+    for row in cli.progress(table, desc="caption", unit="photo"):
+        stem, name = PurePath(row["photo"]).stem, f"{Path(row['image']).stem}.txt"
+        own = own_texts.get(stem)
+        text = captions.user_caption(own) if own else made(row)
+        count = captions.token_count(text, tokenizer)
+        file, photos = (own.name, photos_of[stem]) if own else (name, [row["photo"]])
+        detail = " ".join(captions.warnings(file, text, trigger, count, photos))
         texts[name] = text
         rows.append(
             {
@@ -42,10 +69,14 @@ def main() -> None:
                 "caption": f"{args.folder.name}/{name}",
                 "sha256": hashlib.sha256(text.encode()).hexdigest(),
                 "text": text,
-                "source": "user" if own else "template",
+                "source": "user" if own else backend,
+                "tokens": count.tokens,
+                "detail": detail,
             }
         )
         cli.say(f"{row['photo']}: {text}")
+        if detail:
+            cli.say(detail)
     files.publish_folder(args.folder, texts)
     files.write_table(args.captions, rows, COLUMNS)
     cli.say(items.summary())

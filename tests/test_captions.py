@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from likeness import files
-from likeness.captions import template_caption, user_caption
+from likeness.base_model import manifest
+from likeness.captions import TokenCount, template_caption, token_count, user_caption, warnings
 from likeness.errors import LikenessError
+from likeness.identity_words import identity_words, model_caption
+from likeness.tokenizer import clip_tokenizer
 
-UNSURE = {"smile": 0.4, "eyes_closed": 0.3, "mouth_open": 0.15, "glasses": None, "background": 0.5}
+UNSURE = {"smile": 0.4, "eyes_closed": 0.3, "mouth_open": 0.15, "glasses": None, "gaze_x": None, "gaze_y": 0.0}
+UNSURE |= {"background": 0.5, "light": 0.5, "light_side": 0.2, "monochrome": False}
 
 
 @pytest.mark.parametrize(
@@ -28,21 +32,37 @@ UNSURE = {"smile": 0.4, "eyes_closed": 0.3, "mouth_open": 0.15, "glasses": None,
         ({"glasses": False}, 0, 8, []),
         ({"background": 0.1}, 0, 8, ["dark background"]),
         ({"background": 0.9}, 0, 8, ["bright background"]),
+        ({"light": 0.15, "background": 0.1}, 0, 8, ["dim light", "dark background"]),
+        ({"light": 0.15, "background": 0.9}, 0, 8, ["bright background"]),
+        ({"light_side": 0.4}, 0, 8, ["side light from the right"]),
+        ({"light_side": -0.4}, 0, 8, ["side light from the left"]),
+        ({"monochrome": True}, 0, 8, ["black and white photo"]),
         ({}, 30, 8, ["head turned to the right"]),
         ({}, -30, 8, ["head turned to the left"]),
-        ({}, 15, 8, []),
+        ({"gaze_x": 0.1}, 15, 8, []),
         ({}, 0, 30, ["head tilted down"]),
         ({}, 0, -20, ["head tilted up"]),
         ({}, -30, 30, ["head turned to the left"]),
+        ({"gaze_x": 0.1}, 0, 8, ["looking at the camera"]),
+        ({"gaze_x": -0.6}, 15, 8, ["looking at the camera"]),
+        ({"gaze_x": 0.1}, 25, 8, ["looking to the right", "head turned to the right"]),
+        ({"gaze_x": -0.1}, -25, 8, ["looking to the left", "head turned to the left"]),
+        ({"gaze_x": 0.8}, -45, 8, ["head turned to the left"]),
+        ({"gaze_x": 0.1, "gaze_y": 0.5}, 0, 8, []),
+        ({"gaze_x": 0.1, "eyes_closed": 0.9}, 0, 8, ["eyes closed"]),
         ({"smile": 0.9, "background": 0.1}, -40, 0, ["smiling", "head turned to the left", "dark background"]),
     ],
 )
 def test_only_what_is_sure_is_said(attributes, yaw, pitch, said):
-    assert template_caption("ohwx", "woman", UNSURE | attributes, yaw, pitch) == ", ".join(["ohwx woman", *said])
+    assert template_caption("ohwx", "woman", UNSURE | attributes, yaw, pitch, 0.45) == ", ".join(["ohwx woman", *said])
+
+
+def test_only_a_tight_crop_is_called_a_close_up():
+    assert template_caption("ohwx", "woman", UNSURE, 0, 8, 0.8) == "ohwx woman, close-up"
 
 
 def test_attributes_that_nobody_measured_are_left_out():
-    assert template_caption("ohwx", "man", {}, 0, 0) == "ohwx man"
+    assert template_caption("ohwx", "man", {}, 0, 0, 0.45) == "ohwx man"
 
 
 def test_lines_of_a_text_are_joined(tmp_path):
@@ -59,6 +79,113 @@ def test_a_text_that_cannot_be_used_is_named(tmp_path, content, message):
         user_caption(text)
 
 
+# What BLIP and Florence-2 write, in their manner, and what of it is left: nothing of what the person is.
+SENTENCES = [
+    ("a young woman with long blonde hair and blue eyes smiling in front of a brick wall",
+     "smiling in front of a brick wall"),
+    ("a man in a black suit and tie sitting on a bench next to a brown dog",
+     "in a black suit and tie sitting on a bench next to a brown dog"),
+    # A hairdo is put up in a minute: it stays. The hair itself does not.
+    ("a woman with her hair in a ponytail", "in a ponytail"),
+    ("a woman with long blonde hair tied back in a ponytail wearing a red dress", "in a ponytail wearing a red dress"),
+    ("a woman with long hair blowing in the wind on a beach", "in the wind on a beach"),
+    ("a man with a beard", ""),
+    ("a man with a beard and glasses", "with glasses"),
+    ("a man with a beard, glasses and a hat", "with glasses and a hat"),
+    ("a man with glasses and a beard", "with glasses"),
+    ("a man in his thirties with short brown hair, a beard and glasses standing in the rain",
+     "with glasses standing in the rain"),
+    ("an older man wearing a hat", "wearing a hat"),
+    ("a bald man with a white beard holding a baby", "holding a baby"),
+    ("a smiling young woman in a white shirt", "smiling, in a white shirt"),
+    ("a shirtless man with tattoos on his arm", "shirtless"),
+    ("a little girl with freckles on her face", ""),
+    ("a blonde woman in front of an old building", "in front of an old building"),
+    ("a blonde with green eyes wearing a scarf", "wearing a scarf"),
+    ("a woman with red lipstick and brown eyes looking at the camera", "with red lipstick looking at the camera"),
+    ("a girl with dark skin and curly black hair is laughing", "laughing"),
+    ("a woman who looks young and happy in the sun", "happy in the sun"),
+    ("A woman has blonde hair and is wearing sunglasses.", "wearing sunglasses"),
+    ("a woman with blue and green eyes smiling", "smiling"),
+    ("a woman with a tattoo of a dragon on her arm", ""),
+    ("a woman with flowers in her hair", "with flowers"),
+    ("girl, smiling, long hair, blue dress", "smiling, blue dress"),
+    ("a Chinese man eating Chinese food", "eating Chinese food"),
+    ("she is wearing a black hat", "wearing a black hat"),
+    # The kind of picture may change, and so may eyes that are closed.
+    ("black and white photo of a woman", "black and white photo"),
+    ("a close up of a person wearing a hat", "wearing a hat, close-up"),
+    ("a close up of a woman's face with her eyes closed", "with her eyes closed, close-up"),
+    ("portrait of a handsome young man, studio lighting, gray background",
+     "studio lighting, gray background, portrait"),
+    # BLIP's own word for a person, and its way to go on.
+    ("arafed man in a suit and tie smiling for a picture", "in a suit and tie smiling for a picture"),
+    ("there is a woman that is smiling and wearing a necklace", "smiling and wearing a necklace"),
+    # The first person is the subject; another is named, but not described.
+    ("a man and a woman sitting on a bench", "with another person, sitting on a bench"),
+    ("two women standing next to each other", "with another person, standing next to each other"),
+    ("a group of people standing in front of a building", "with other people, standing in front of a building"),
+    ("a woman standing next to a young man with a beard", "standing next to a man"),
+    ("an old woman and her dog in a park", "with her dog in a park"),
+    # Nobody was seen.
+    ("a beautiful garden with flowers", "a beautiful garden with flowers"),
+    # Florence-2 writes several sentences.
+    ("The image shows a young woman with long blonde hair and blue eyes, wearing a white shirt and smiling at the "
+     "camera. She is standing in front of a brick wall. Her hair is long and wavy.",
+     "wearing a white shirt and smiling at the camera, standing in front of a brick wall"),
+    ("The image is a portrait of a middle-aged man with a beard and mustache. He is wearing a blue shirt and has a "
+     "serious expression on his face. The background is blurred.",
+     "portrait, wearing a blue shirt and with a serious expression on his face, the background is blurred"),
+    ("The image is a close-up portrait of a young woman. She has long, wavy, dark brown hair that is styled in loose "
+     "curls and falls over her shoulders. She is wearing gold earrings and has a slight smile on her face.",
+     "close-up, wearing gold earrings and with a slight smile on her face"),
+    ("In this image I can see a person wearing a white dress and the person is smiling.",
+     "wearing a white dress and smiling"),
+    ("This is a photo of an elderly Asian lady sitting at a table with a cup of coffee.",
+     "sitting at a table with a cup of coffee"),
+    ("In this image we can see a woman wearing spectacles and smiling. In the background there are trees.",
+     "wearing spectacles and smiling, in the background there are trees"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sentence", "left"), SENTENCES)
+def test_a_models_sentence_loses_what_the_person_is(root, sentence, left):
+    words = identity_words(root / "resources/identity_words.txt")
+    assert model_caption(sentence, "ohwx", "woman", words) == ", ".join(filter(None, ["ohwx woman", left]))
+
+
+def test_the_list_of_identity_words_is_the_users(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("[people]\nwoman # and nobody else\n[features]\nnose ring\n[traits]\n")
+    said = model_caption("a woman with a Nose Ring and a beard", "ohwx", "woman", identity_words(own))
+    assert said == "ohwx woman, with a beard"
+
+
+def test_a_word_without_a_heading_is_named(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("beard\n[people]\nwoman\n")
+    with pytest.raises(LikenessError, match=r"own.txt: 'beard' stands under no known heading; expected .*features"):
+        identity_words(own)
+
+
+def test_tokens_are_counted_as_the_base_model_counts_them(model_files):
+    tokenizer = clip_tokenizer(model_files / "bpe_simple_vocab_16e6.txt.gz")
+    assert token_count("a red hat", tokenizer) == (5, 77, 0)
+    assert token_count("hat " * 75, tokenizer) == (77, 77, 0)
+    assert token_count("hat " * 80, tokenizer) == (82, 77, 5)
+
+
+def test_warnings_name_the_file_and_what_to_do():
+    fine, long = (5, 77, 0), (82, 77, 5)
+    assert warnings("a.txt", "photo of OHWX woman", "ohwx", TokenCount(*fine), ["a.jpg"]) == []
+    assert warnings("a.txt", "ohwx", "ohwx", TokenCount(*long), ["a.jpg"]) == [
+        "a.txt: 82 tokens, the base model reads 77: the last 5 words will not be seen; shorten it."
+    ]
+    missing, shared = warnings("a.txt", "an ohwxy", "ohwx", TokenCount(*fine), ["a.jpg", "a.png"])
+    assert "a.txt: the trigger 'ohwx' is not in it" in missing
+    assert shared == "a.txt: the caption of a.jpg and a.png; rename one of them to give it its own."
+
+
 def write_upscaled(folder: Path) -> None:
     rows = [
         {
@@ -67,6 +194,7 @@ def write_upscaled(folder: Path) -> None:
             "sha256": stem,
             "yaw": "-31.2",
             "pitch": "5.0",
+            "face_fraction": "0.452",
             "attributes": json.dumps(UNSURE | {"smile": 0.9}),
         }
         for stem in ("a", "b", "c")
@@ -74,47 +202,75 @@ def write_upscaled(folder: Path) -> None:
     files.write_table(folder / "upscaled.tsv", rows, list(rows[0]))
 
 
-def caption(root: Path, folder: Path, *texts: Path) -> subprocess.CompletedProcess:
+@pytest.fixture
+def base(small_base, tmp_path) -> Path:
+    """base.json of a small base model with CLIP's own tokenizer."""
+    path = tmp_path / "base.json"
+    path.write_text(json.dumps(manifest("small", small_base, tmp_path)))
+    return path
+
+
+def caption(root: Path, base: Path, *texts: Path) -> subprocess.CompletedProcess:
     config = json.dumps(
-        {"subject": {"trigger": "ohwx", "class_noun": "woman"}, "caption": {"backend": "template"}},
+        {
+            "subject": {"trigger": "ohwx", "class_noun": "woman"},
+            "caption": {"backend": "template", "model": None, "identity_words": ""},
+        },
     )
     paths = {"upscaled": "upscaled.tsv", "cache": "cache", "captions": "captions.tsv", "folder": "captions"}
-    options = [word for name, path in paths.items() for word in (f"--{name}", folder / path)]
-    command = [sys.executable, root / "scripts/caption_faces.py", "--config", config, *options, "--texts", *texts]
-    return subprocess.run(command, capture_output=True, text=True)
+    options = [word for name, path in paths.items() for word in (f"--{name}", base.parent / path)]
+    command = [sys.executable, root / "scripts/caption_faces.py", "--config", config, "--base", base, *options]
+    return subprocess.run([*command, "--texts", *texts], capture_output=True, text=True)
 
 
-def test_the_users_caption_wins_over_the_made_one(root, tmp_path):
+def test_the_users_caption_wins_over_the_made_one(root, tmp_path, base):
     write_upscaled(tmp_path)
     own = tmp_path / "b.txt"
     own.write_text("a woman on a boat\n")
-    done = caption(root, tmp_path, own)
+    done = caption(root, base, own)
     assert done.returncode == 0, done.stderr
     table = files.read_table(tmp_path / "captions.tsv").set_index("photo")
     made = "ohwx woman, smiling, head turned to the left"
     assert list(table["text"]) == [made, "a woman on a boat", made]
     assert list(table["source"]) == ["template", "user", "template"]
+    assert list(table["tokens"]) == ["12", "7", "12"]
     for row in table.itertuples():
         assert (tmp_path / row.caption).read_text() == row.text
-    assert "b.txt: the trigger 'ohwx' is not in it" in done.stdout
+    assert own.read_text() == "a woman on a boat\n"
+    warning = "b.txt: the trigger 'ohwx' is not in it; this photo will not teach that word."
+    assert list(table["detail"]) == ["", warning, ""] and warning in done.stdout
 
 
-def test_a_caption_that_was_deleted_is_made_again_and_nothing_else_changes(root, tmp_path):
+def test_a_caption_of_two_photos_and_one_that_is_too_long_are_warned_about(root, tmp_path, base):
     write_upscaled(tmp_path)
-    caption(root, tmp_path)
+    text = (tmp_path / "upscaled.tsv").read_text()
+    (tmp_path / "upscaled.tsv").write_text(text.replace("photos/c.JPG", "photos/b.png"))
+    own = tmp_path / "b.txt"
+    own.write_text("ohwx woman" + " on a boat" * 30)
+    assert caption(root, base, own).returncode == 0
+    table = files.read_table(tmp_path / "captions.tsv")
+    assert list(table["source"]) == ["template", "user", "user"]
+    for detail in table["detail"][1:]:
+        assert "b.txt: 94 tokens, the base model reads 77: the last 17 words will not be seen" in detail
+        assert "b.txt: the caption of b.JPG and b.png" in detail
+
+
+def test_a_caption_that_was_deleted_is_made_again_and_nothing_else_changes(root, tmp_path, base):
+    write_upscaled(tmp_path)
+    caption(root, base)
     first = (tmp_path / "captions.tsv").read_bytes()
     own = tmp_path / "b.txt"
     own.write_text("ohwx woman on a boat")
-    caption(root, tmp_path, own)
-    again = caption(root, tmp_path)
+    caption(root, base, own)
+    again = caption(root, base)
     assert (tmp_path / "captions.tsv").read_bytes() == first
     assert again.stdout.splitlines()[-1] == "items: 0 computed, 3 reused"
 
 
-def test_an_empty_caption_stops_with_one_line(root, tmp_path):
+def test_an_empty_caption_stops_with_one_line(root, tmp_path, base):
     write_upscaled(tmp_path)
     own = tmp_path / "b.txt"
     own.touch()
-    done = caption(root, tmp_path, own)
+    done = caption(root, base, own)
     assert done.returncode == 1
     assert "b.txt: the caption is empty" in done.stdout and "Traceback" not in done.stderr
