@@ -1,4 +1,4 @@
-"""Cut the face out of every kept photo: square, upright, with a little shoulder."""
+"""Cut the face out of every kept photo: square, upright, with a little shoulder, and nobody else."""
 
 import os
 from pathlib import Path
@@ -6,36 +6,44 @@ from pathlib import Path
 from likeness import cli, faces, files, images, provenance
 from likeness.errors import LikenessError
 
-COLUMNS = ["photo", "fate", "crop", "sha256", "side", "padded", "yaw", "pitch", "roll", "attributes"]
-GEOMETRY = ["width", "height", "center_x", "center_y", "face_height", "roll"]
+COLUMNS = [
+    *("photo", "fate", "crop", "sha256", "side", "source_side", "padded", "face_fraction"),
+    *("yaw", "pitch", "roll", "brightness", "attributes"),
+]
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "photos", "cache", "crops", "folder")
-    face_fraction, resolution = args.config.crop.face_fraction, args.config.resolution
-    settings = provenance.canonical({"face_fraction": face_fraction, "resolution": resolution})
-    item_cache = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)), settings)
+    framing, resolution = args.config.crop, args.config.resolution
+    item_cache = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)), str(resolution))
     table = files.read_table(args.photos)
     kept = table[table["fate"] != "dropped"].to_dict("records")
     stems = images.unique_stems(row["photo"] for row in kept)
-    rows, crops = [], {}
-    for row in cli.progress(kept, desc="crops", unit="photo"):
-        photo, name = args.photos.parent / row["photo"], f"{stems[row['photo']]}.png"
+
+    def cropped(row: dict) -> tuple[faces.Square, Path]:
+        """The square, and its crop as a file of the cache."""
+        photo = args.photos.parent / row["photo"]
         if not photo.is_file() or provenance.file_sha256(photo) != row["sha256"]:
             raise LikenessError(f"{photo} was changed or removed after its faces were detected; run snakemake again")
+        square = faces.crop_box(row, framing.face_fraction, framing.face_level)
 
-        def crop(photo: Path = photo, row: dict = row) -> bytes:
-            pixels, _ = faces.crop_face(images.read_photo(photo), row, face_fraction, resolution)
-            return images.png_bytes(pixels)
+        def crop() -> bytes:
+            with images.photo_in_turn(photo) as image:
+                return images.png_bytes(faces.crop_face(image, square, resolution))
 
-        geometry = provenance.canonical({key: row[key] for key in GEOMETRY})
-        crops[name] = item_cache.get(crop, row["sha256"], geometry)
-        square = faces.crop_box(row, face_fraction)
+        return square, item_cache.get(crop, row["sha256"], provenance.canonical(square))
+
+    rows, crops = [], {}
+    for row, (square, crop) in cli.mapped(cropped, kept, args.threads, desc="crops", unit="photo"):
+        name = f"{stems[row['photo']]}.png"
+        crops[name] = crop
         about = {
             "crop": os.path.relpath(args.folder / name, args.crops.parent),
-            "sha256": provenance.file_sha256(crops[name]),
+            "sha256": provenance.file_sha256(crop),
             "side": faces.crop_side(square, resolution),
+            "source_side": square.side,
             "padded": square.padded,
+            "face_fraction": f"{float(row['face_height']) / square.side:.3f}",
         }
         rows.append(row | about)
     files.publish_folder(args.folder, crops)

@@ -13,26 +13,30 @@ from likeness.identity import Recogniser, face_embedding
 
 COLUMNS = [
     *("photo", "crop", "image", "sha256", "method", "scale", "similarity", "detail"),
-    *("yaw", "pitch", "roll", "attributes"),
+    *("source_side", "face_fraction", "yaw", "pitch", "roll", "brightness", "attributes"),
 ]
-USED_MODELS = [
-    *(models.REALESRGAN_GRAPH, models.REALESRGAN_WEIGHTS, models.FACE_RECOGNITION_SFACE),
+FACE_MODELS = [
     *(models.FACE_DETECTION_SHORT_RANGE, models.FACE_DETECTION_FULL_RANGE, models.FACE_LANDMARKER),
+    models.FACE_RECOGNITION_SFACE,
 ]
+PUBLISHED = [models.REALESRGAN_GRAPH, models.REALESRGAN_WEIGHTS]
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "crops", "models", "cache", "upscaled", "folder")
+    args = cli.arguments(__doc__, "crops", "models", "weights*", "cache", "upscaled", "folder")
     resolution, settings = args.config.resolution, args.config.upscale
+    own_weights = args.weights[0] if args.weights else None
     hashes = json.loads((args.models / "models.json").read_text())
-    common = provenance.canonical([resolution, vars(settings), {name: hashes[name] for name in USED_MODELS}])
+    used = [hashes[name] for name in FACE_MODELS]
+    used += [provenance.file_sha256(own_weights)] if own_weights else [hashes[name] for name in PUBLISHED]
+    common = provenance.canonical([resolution, settings.tile, settings.min_similarity, used])
     items = files.ItemCache(args.cache, common, provenance.code_digest(Path(__file__)))
 
     # Loaded by the first crop that needs them: a rerun, or crops that are large enough, need neither.
     @cache
     def upsampler():
         devices.claim_gpu(cli.say)
-        return upscale.real_esrganer(args.models, settings.tile, devices.torch_device())
+        return upscale.real_esrganer(args.models, settings.tile, devices.torch_device(), own_weights)
 
     @cache
     def face_models():
@@ -66,7 +70,7 @@ def main() -> None:
                 **measured,
                 "image": f"{args.folder.name}/{crop.name}",
                 "sha256": hashlib.sha256(png).hexdigest(),
-                "scale": f"{measured['scale']:.3f}",
+                "scale": f"{resolution / int(row['source_side']):.3f}",
                 "similarity": "" if measured["similarity"] is None else f"{measured['similarity']:.3f}",
             }
         )

@@ -1,12 +1,18 @@
 """Whatever a photo folder holds is read upright, in sRGB, as people see it; or refused in one sentence."""
 
 import io
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from likeness import images
+from likeness import files, images
 from likeness.errors import LikenessError
 
 # Four colours, one per quarter, 60 x 40 px: every turn and every mirror image looks different.
@@ -45,6 +51,13 @@ def read(tmp_path, data: bytes, name: str = "photo.jpg") -> np.ndarray:
     return images.read_photo(tmp_path / name)
 
 
+def orientation_tag(value: int) -> bytes:
+    """EXIF as bytes: from these, pillow_heif writes the box that turns a HEIF, where EXIF alone is to be ignored."""
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = value
+    return exif.tobytes()
+
+
 def assert_quarters(pixels: np.ndarray, tolerance: int) -> None:
     """The middle of every quarter, because lossy formats blur the borders between them."""
     assert pixels.shape == QUARTERS.shape and pixels.dtype == np.uint8
@@ -53,10 +66,9 @@ def assert_quarters(pixels: np.ndarray, tolerance: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF"])
 def test_every_exif_orientation_is_read_upright(tmp_path, kind, orientation):
-    exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif = orientation_tag(orientation)
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](QUARTERS)))
     assert_quarters(read(tmp_path, encoded(stored, kind, exif=exif, quality=95)), tolerance=12)
 
@@ -78,6 +90,30 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path, kind):
     grey = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
     pixels = read(tmp_path, encoded(Image.fromarray(grey), kind))
     assert np.abs(pixels - grey[..., None] / 257).max() <= 0.5
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_of_colour_are_scaled_too(tmp_path, suffix):
+    levels = np.linspace(0, 65535, 2400).reshape(40, 60).astype(np.uint16)
+    stored = np.dstack([levels, levels[::-1], levels[:, ::-1]])
+    cv2.imwrite(str(tmp_path / f"photo.{suffix}"), stored[..., ::-1])
+    assert np.abs(images.read_photo(tmp_path / f"photo.{suffix}") - stored / 257).max() < 1
+
+
+def test_floats_are_taken_from_black_to_white_and_what_is_no_number_is_black(tmp_path):
+    values = np.linspace(0, 1, 2400, dtype=np.float32).reshape(40, 60)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    cv2.imwrite(str(tmp_path / "photo.tif"), np.where(np.isposinf(values), 1, values))
+    pixels = images.read_photo(tmp_path / "photo.tif")
+    assert pixels[0, :3, 0].tolist() == [0, 255, 0]
+    assert np.abs(pixels[1:, :, 0] - values[1:] * 255).max() <= 0.5
+
+
+def test_the_inverted_inks_of_adobe_jpegs_are_read_as_another_decoder_reads_them(tmp_path):
+    data = encoded(Image.fromarray(QUARTERS).convert("CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data[:40]
+    assert_quarters(read(tmp_path, data), tolerance=3)
+    assert_quarters(cv2.imread(str(tmp_path / "photo.jpg"))[..., ::-1], tolerance=3)
 
 
 def test_grey_and_bilevel_pictures_become_rgb(tmp_path):
@@ -108,6 +144,81 @@ def test_a_damaged_profile_or_exif_does_not_lose_the_photo(tmp_path):
     image = Image.fromarray(QUARTERS)
     assert_quarters(read(tmp_path, encoded(image, "PNG", icc_profile=b"nonsense" * 20)), tolerance=0)
     assert_quarters(read(tmp_path, encoded(image, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")), tolerance=0)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_means_nothing_turns_nothing(tmp_path, orientation):
+    data = encoded(Image.fromarray(QUARTERS), "PNG", exif=orientation_tag(orientation))
+    assert_quarters(read(tmp_path, data), tolerance=0)
+
+
+def test_a_picture_in_many_strips_is_the_same_as_in_one(tmp_path, monkeypatch):
+    data = encoded(noise(), "PNG", exif=orientation_tag(7))
+    whole = read(tmp_path, data)
+    monkeypatch.setattr(images, "STRIP_PIXELS", 1000)
+    assert (read(tmp_path, data) == whole).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "HEIF"])
+def test_a_thumbnail_is_the_photo_made_smaller(tmp_path, kind):
+    large = Image.fromarray(QUARTERS).resize((1200, 800), Image.Resampling.NEAREST)
+    stored = large.transpose(Image.Transpose.ROTATE_90)
+    (tmp_path / "photo.jpg").write_bytes(encoded(stored, kind, exif=orientation_tag(6), quality=95))
+    small = images.thumbnail(tmp_path / "photo.jpg", 60)
+    assert_quarters(small, tolerance=12)
+    (tmp_path / "photo.jpg").write_bytes(encoded(Image.fromarray(QUARTERS), kind, quality=95))
+    assert images.thumbnail(tmp_path / "photo.jpg", 512).shape == QUARTERS.shape  # never enlarged
+    (tmp_path / "photo.jpg").write_bytes(b"text")
+    with pytest.raises(LikenessError, match="not a picture"):
+        images.thumbnail(tmp_path / "photo.jpg", 60)
+
+
+def test_threads_wait_while_others_hold_too_many_pixels(tmp_path, monkeypatch):
+    """Photos of 40 000 px where 90 000 may be held: never three at once, and one larger than all that alone."""
+    monkeypatch.setattr(images, "MAX_HELD_PIXELS", 90_000)
+    names = [f"{i}.jpg" for i in range(12)]
+    for name in names:
+        noise(400 if name == "5.jpg" else 200).save(tmp_path / name)
+    held, most = [], []
+
+    def look(name: str) -> int:
+        with images.photo_in_turn(tmp_path / name) as image:
+            held.append(image.size // 3)
+            most.append((len(held), max(held)))
+            time.sleep(0.01)
+            held.remove(image.size // 3)
+        return image.shape[0]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(look, names)) == [400 if name == "5.jpg" else 200 for name in names]
+    assert max(count for count, _ in most) == 2
+    assert all(count == 1 for count, largest in most if largest == 160_000)
+
+
+@pytest.mark.parametrize("kind", ["rgb.jpg", "grey16.tif"])
+def test_a_hundred_megapixels_are_searched_for_faces_in_less_than_two_gigabytes(
+    kind, root, ava, model_files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    wall = Image.new("RGB", (12_000, 8_400), (120, 130, 140))
+    with Image.open(ava / "00.jpg") as portrait:
+        wall.paste(portrait.resize((4_000, 4_000)), (4_000, 2_000))
+    photo = tmp_path / kind
+    if kind == "rgb.jpg":
+        wall.transpose(Image.Transpose.ROTATE_90).save(photo, exif=orientation_tag(6))
+    else:
+        Image.fromarray(np.asarray(wall.convert("L")).astype(np.uint16) * 257).save(photo)
+    del wall
+    options = {"photos": photo, "models": model_files, "cache": tmp_path / "cache", "faces": tmp_path / "faces.tsv"}
+    command = [sys.executable, root / "scripts/detect_faces.py"]
+    child = subprocess.Popen([*command, *(word for name, path in options.items() for word in (f"--{name}", path))])
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = status
+    assert status == 0
+    assert used.ru_maxrss * 1024 < 2e9
+    [face] = files.read_table(tmp_path / "faces.tsv").to_dict("records")
+    assert (face["width"], face["height"], face["error"]) == ("12000", "8400", "")
+    assert float(face["center_x"]) == pytest.approx(6_000, abs=300) and float(face["face_height"]) > 2_000
 
 
 def test_damaged_files_are_refused_in_a_sentence(tmp_path):

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from likeness import files, images, upscale
+from likeness import config, files, images, upscale
 from likeness.errors import LikenessError
-from likeness.faces import Detector, crop_face, sharpness
+from likeness.faces import Detector, crop_box, crop_face, sharpness
 from likeness.identity import Recogniser, face_embedding, similarity
+from project import CONFIG
 
 SIDE = 96  # px of the small crop
 RESOLUTION = 256
@@ -38,7 +40,7 @@ def large_crop(ava, model_files) -> np.ndarray:
     """The face of one photo at more than the resolution."""
     photo = images.read_photo(sorted(ava.glob("*.jpg"))[0])
     row = Detector(model_files).faces(photo)[0] | {"width": photo.shape[1], "height": photo.shape[0]}
-    return crop_face(photo, row, 0.8, 512)[0]
+    return crop_face(photo, crop_box(row, 0.8), 512)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_enlarged_face_is_sharper_than_lanczos_and_the_same_person(small_crop, l
     result = upscale.upscaled(small_crop, RESOLUTION, lambda _: enlarged, embed, 0.6)
     assert (result.method, result.detail) == ("realesrgan", "")
     assert result.image.shape == (RESOLUTION, RESOLUTION, 3)
-    plain = upscale.lanczos(small_crop, RESOLUTION)
+    plain = images.lanczos(small_crop, RESOLUTION)
     assert grey_sharpness(result.image) > grey_sharpness(plain) + 0.05
     # Like the photo that the small crop was made from, not only like the small crop.
     assert similarity(embed(result.image), embed(large_crop)) > 0.6
@@ -97,7 +99,7 @@ def test_a_face_that_changed_is_refused_and_lanczos_used(small_crop, enlarged, e
     assert result.method == "lanczos"
     assert 0.5 < result.similarity < 1
     assert "changed the face" in result.detail and "Lanczos" in result.detail
-    assert np.array_equal(result.image, upscale.lanczos(small_crop, RESOLUTION))
+    assert np.array_equal(result.image, images.lanczos(small_crop, RESOLUTION))
 
 
 def test_another_face_is_refused(small_crop, embed, root):
@@ -118,10 +120,10 @@ def test_large_crops_are_reduced_and_fitting_ones_left_alone(large_crop):
         raise AssertionError("no model is needed")
 
     reduced = upscale.upscaled(large_crop, RESOLUTION, not_needed, not_needed, 0.6)
-    assert reduced.image.shape == (RESOLUTION, RESOLUTION, 3) and reduced.scale < 1
+    assert reduced.image.shape == (RESOLUTION, RESOLUTION, 3) and large_crop.shape[0] > RESOLUTION
     same = upscale.upscaled(reduced.image, RESOLUTION, not_needed, not_needed, 0.6)
     assert np.array_equal(same.image, reduced.image)
-    assert (same.method, same.scale) == ("lanczos", 1)
+    assert (same.method, same.similarity) == ("lanczos", None)
 
 
 def test_tiles_leave_no_seams(large_crop, upsampler):
@@ -148,6 +150,9 @@ def test_script_makes_training_images_once(root, model_files, small_crop, large_
     assert list(table.index) == ["large.jpg", "small.jpg"]
     assert list(table["method"]) == ["lanczos", "realesrgan"]
     assert float(table.loc["small.jpg", "similarity"]) > 0.6
+    # Of the square in the photo, which the crop stage has already reduced where it was the larger one.
+    assert table.loc["small.jpg", "scale"] == f"{RESOLUTION / SIDE:.3f}" and table.loc["large.jpg", "scale"] == "0.256"
+    assert (table["face_fraction"] == "0.450").all() and (table["brightness"] == "0.5").all()
     for row in table.itertuples():
         assert Image.open(tmp_path / row.image).size == (RESOLUTION, RESOLUTION)
     made = {path: path.read_bytes() for path in [tmp_path / "upscaled.tsv", *(tmp_path / "upscaled").iterdir()]}
@@ -158,17 +163,82 @@ def test_script_makes_training_images_once(root, model_files, small_crop, large_
     assert "| torch\n" not in again.stderr  # of -X importtime: what is reused needs no model
 
 
-def run_script(root: Path, models: Path, folder: Path, crops: dict[str, np.ndarray]) -> subprocess.CompletedProcess:
+@pytest.fixture(scope="module")
+def published(upsampler) -> dict:
+    """The published weights, under the network's own names."""
+    return upsampler.model.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["params_ema", "params", "bare", "safetensors"])
+def test_weights_of_the_users_own_are_taken_as_authors_save_them(kind, published, upsampler, tmp_path):
+    if kind == "safetensors":
+        file = tmp_path / "own.safetensors"
+        save_file({name: tensor.clone() for name, tensor in published.items()}, file)
+    else:
+        file = tmp_path / "own.pth"
+        torch.save(published if kind == "bare" else {kind: published}, file)
+    taken = upscale.own_state_dict(file, upsampler.model)
+    assert taken.keys() == published.keys()
+    assert all(torch.equal(tensor, published[name]) for name, tensor in taken.items())
+
+
+def test_weights_of_the_users_own_draw_the_picture(published, small_crop, upsampler, tmp_path):
+    torch.save({"params_ema": published}, tmp_path / "own.pth")
+    own = upscale.real_esrganer(tmp_path / "no models", TILE, torch.device("cpu"), tmp_path / "own.pth")
+    eye = small_crop[36:48, 32:48]
+    assert np.array_equal(upscale.enlarged(eye, own), upscale.enlarged(eye, upsampler))
+
+
+def test_weights_that_do_not_fit_are_refused_in_a_sentence(published, upsampler, tmp_path):
+    torch.save({"params": {name: tensor[:2] for name, tensor in published.items()}}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("no weights")
+    unreadable = dict.fromkeys(["list.pth", "text.pth", "text.safetensors"], "cannot be read")
+    for name, words in (unreadable | {"other.pth": "another network"}).items():
+        with pytest.raises(LikenessError, match=words) as caught:
+            upscale.own_state_dict(tmp_path / name, upsampler.model)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_there_are_a_mistake_in_the_configuration(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    with pytest.raises(LikenessError, match="upscale.weights: no file 'mine.pth'"):
+        config.checked_config(CONFIG | {"upscale": {"weights": "mine.pth"}}, [tmp_path])
+    (tmp_path / "mine.pth").touch()
+    config.checked_config(CONFIG | {"upscale": {"weights": "mine.pth"}}, [tmp_path])
+
+
+def test_other_weights_make_new_pictures_and_the_same_under_another_name_none(
+    root, model_files, published, small_crop, tmp_path
+):
+    def last_line(*options) -> str:
+        done = run_script(root, model_files, tmp_path, {"small": small_crop[::4, ::4]}, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    assert last_line() == "items: 1 computed, 0 reused"
+    torch.save({"params": published}, tmp_path / "own.pth")
+    assert last_line("--weights", tmp_path / "own.pth") == "items: 1 computed, 0 reused"
+    (tmp_path / "own.pth").rename(tmp_path / "renamed.pth")
+    assert last_line("--weights", tmp_path / "renamed.pth") == "items: 0 computed, 1 reused"
+
+
+def run_script(
+    root: Path, models: Path, folder: Path, crops: dict[str, np.ndarray], *more: str | Path
+) -> subprocess.CompletedProcess:
     (folder / "crops").mkdir(exist_ok=True)
     rows = []
     for name, crop in sorted(crops.items()):
         (folder / f"crops/{name}.png").write_bytes(images.png_bytes(crop))
         fate = "heldout" if name == "held" else "train"
         row = {"photo": f"{name}.jpg", "fate": fate, "crop": f"crops/{name}.png"}
-        rows.append(row | {"yaw": "0", "pitch": "0", "roll": "0", "attributes": "{}"})
+        row |= {"source_side": "1000" if name == "large" else str(crop.shape[0]), "face_fraction": "0.450"}
+        rows.append(row | {"yaw": "0", "pitch": "0", "roll": "0", "brightness": "0.5", "attributes": "{}"})
     files.write_table(folder / "crops.tsv", rows, list(rows[0]))
     config = json.dumps({"resolution": RESOLUTION, "upscale": {"tile": TILE, "min_similarity": 0.6}})
     paths = {"crops": "crops.tsv", "cache": "cache", "upscaled": "upscaled.tsv", "folder": "upscaled"}
     options = [word for name, path in paths.items() for word in (f"--{name}", folder / path)]
     command = [sys.executable, "-X", "importtime", root / "scripts/upscale_faces.py", "--config", config, *options]
-    return subprocess.run([*command, "--models", models], capture_output=True, text=True)
+    return subprocess.run([*command, "--models", models, *more], capture_output=True, text=True)

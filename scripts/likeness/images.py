@@ -1,9 +1,14 @@
 """Reading what people really have in a photo folder, and writing PNGs that are the same bytes every time."""
 
 import io
+import math
+import os
+import stat
+import threading
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -11,27 +16,40 @@ import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from likeness.errors import LikenessError
+from likeness.suffixes import RAW_SUFFIXES
 
 pillow_heif.register_heif_opener()
+# Pillow warns about sizes that are refused below, and about odd metadata that is not read. Said once for all threads:
+# warnings.catch_warnings is not made for several.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Only these: formats that start another program (EPS) or draw (PDF) are not photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "BMP", "GIF")
 MAX_PIXELS = 250_000_000  # the largest phone sensors have 200 million; this is 750 MB decoded
+MAX_BYTES = 1_000_000_000  # of a file; MAX_PIXELS without any compression are 750 million
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many, before it decodes
 MAX_SIDE = 32_766  # cv2.warpAffine holds coordinates in 16 bits
 # Transparent parts become a light grey wall: pure white would be taught as glare.
 BACKDROP = (236, 236, 236)
+# Pictures are converted this many px at a time, so that a photo of 100 megapixels is in memory twice at most: as it
+# was decoded (up to 4 bytes per px) and as it is handed out (3).
+STRIP_PIXELS = 4_000_000
+# What threads hold decoded at once: one photo of 100 megapixels, or eight of a phone's 12.
+MAX_HELD_PIXELS = 100_000_000
+_turn, _held_pixels = threading.Condition(), 0
 
-# EXIF tag 0x0112 (Orientation): what turns the stored pixels upright.
+# EXIF tag 0x0112 (Orientation): how the stored pixels follow from the upright ones. Axes are swapped first, then rows
+# are turned upside down, then columns left to right.
 ORIENTATION = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+STORED = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
 }
 
 
@@ -40,31 +58,62 @@ def read_photo(path: Path) -> np.ndarray:
 
     Raises LikenessError with a sentence for a person if the file is no picture, damaged, or too large.
     """
+    with _opened(path) as image:
+        return _upright_srgb(image)
+
+
+def thumbnail(path: Path, side: int) -> np.ndarray:
+    """`read_photo`, but at most `side` px on the longer side. A JPEG is decoded no larger than needed, which is several
+    times faster."""
+    with _opened(path) as image:
+        image.draft(None, (side, side))
+        small = Image.fromarray(_upright_srgb(image))
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.array(small)
+
+
+@contextmanager
+def photo_in_turn(path: Path) -> Iterator[np.ndarray]:
+    """`read_photo` for threads: waits while what others hold would leave too little of MAX_HELD_PIXELS. The picture
+    counts as held until the `with` block ends."""
+    global _held_pixels
+    with _opened(path) as image:
+        pixels = min(math.prod(image.size), MAX_HELD_PIXELS)
+    with _turn:
+        _turn.wait_for(lambda: _held_pixels + pixels <= MAX_HELD_PIXELS)
+        _held_pixels += pixels
     try:
-        data = path.read_bytes()
+        yield read_photo(path)
+    finally:
+        with _turn:
+            _held_pixels -= pixels
+            _turn.notify_all()
+
+
+def check_file(path: Path) -> None:
+    """Raises LikenessError, with a sentence for a person, if a path is nothing that `read_photo` would open: opening a
+    pipe would wait for ever."""
+    try:
+        about = path.stat()
     except OSError as error:
         raise LikenessError(f"the file cannot be opened: {error.strerror}") from None
-    if not data:
+    if stat.S_ISDIR(about.st_mode):
+        raise LikenessError("a folder, whatever its name says; move the photos in it up into the photo folder")
+    if not stat.S_ISREG(about.st_mode):
+        raise LikenessError("not a file but a pipe or a device; remove it")
+    if path.suffix.lower() in RAW_SUFFIXES:
+        raise LikenessError("raw camera file; export it as JPEG or PNG")
+    if about.st_size > MAX_BYTES:
+        raise LikenessError(f"a file of more than {MAX_BYTES // 1_000_000} MB; save it smaller")
+    if not os.access(path, os.R_OK):
+        raise LikenessError("the file cannot be opened: no permission to read it")
+    if about.st_size == 0:
         raise LikenessError("the file is empty; copy it again from where it came")
-    with warnings.catch_warnings():
-        # Pillow warns about sizes that are refused below, and about odd metadata that is not read.
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if max(image.size) > MAX_SIDE:
-                    raise LikenessError(f"larger than {MAX_SIDE} px on a side; save it smaller")
-                image.load()
-                return np.asarray(_srgb(_upright(image)))
-        except LikenessError:
-            raise
-        except Image.DecompressionBombError:
-            raise LikenessError(f"it claims more than {MAX_PIXELS} pixels; save it smaller") from None
-        except UnidentifiedImageError:
-            raise LikenessError("not a picture, whatever its name says; remove it or save the photo again") from None
-        except Exception as error:  # decoders meet damaged files with every kind of exception
-            if _is_cut_short(error):
-                raise LikenessError("the file is cut short; copy it again from where it came") from None
-            raise LikenessError(f"damaged, or of a kind that cannot be read ({error}); save the photo again") from None
+
+
+def lanczos(image: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (h, w, 3) resampled to (side, side, 3); the same pixels if that is its size already."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def png_bytes(image: np.ndarray) -> bytes:
@@ -115,45 +164,103 @@ def _is_cut_short(error: Exception) -> bool:
     return isinstance(error, EOFError) or any(word in text for word in ("truncated", "end of file", "unexpected eof"))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture of a file, not decoded yet; what goes wrong while it is used becomes a LikenessError."""
+    check_file(path)
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+            if max(image.size) > MAX_SIDE:
+                raise LikenessError(f"larger than {MAX_SIDE} px on a side; save it smaller")
+            yield image
+    except LikenessError:
+        raise
+    except Image.DecompressionBombError:
+        raise LikenessError(f"it claims more than {MAX_PIXELS} pixels; save it smaller") from None
+    except UnidentifiedImageError:
+        raise LikenessError(
+            "not a picture that is read here, or damaged from its start; remove it or save it as JPEG or PNG"
+        ) from None
+    except MemoryError:
+        raise LikenessError("there is too little memory to read it; save it smaller") from None
+    except Exception as error:  # decoders meet damaged files with every kind of exception
+        if _is_cut_short(error):
+            raise LikenessError("the file is cut short; copy it again from where it came") from None
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise LikenessError(f"damaged, or of a kind that cannot be read ({why}); save the photo again") from None
+
+
+def _upright_srgb(image: Image.Image) -> np.ndarray:
+    """Any picture as uint8 (height, width, 3), written strip by strip into a view of the upright one."""
+    image.load()
+    swapped, upside_down, mirrored = STORED[_orientation(image)]
+    width, height = image.size
+    upright = np.empty((width, height, 3) if swapped else (height, width, 3), np.uint8)
+    stored = upright.swapaxes(0, 1) if swapped else upright
+    stored = stored[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    converted = _conversion(image)
+    for top, strip in _strips(image):
+        stored[top : top + strip.height] = np.asarray(converted(strip))
+    return upright
+
+
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:  # damaged EXIF is no reason to lose a photo; curation reports a face that lies on its side
-        return image
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+        return 1
+    return orientation if orientation in STORED else 1
 
 
-def _srgb(image: Image.Image) -> Image.Image:
-    """Any colour mode as RGB in sRGB, transparency flattened onto the backdrop."""
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """A picture in pieces of its full width, from the top: the first row of each, and its pixels."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What turns strips of a picture of any colour mode into RGB in sRGB, transparent parts into the backdrop."""
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
-    alpha = None
+        full, to_srgb = _full_scale(image), _to_srgb("L", profile)
+        return lambda strip: to_srgb(Image.fromarray(_eight_bits(np.asarray(strip), full)))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
-    elif image.mode in ("P", "1"):
-        image = image.convert("RGB")
-    image = _converted(image, profile)
-    if alpha is None:
-        return image
-    return Image.composite(image, Image.new("RGB", image.size, BACKDROP), alpha)
+        to_srgb = _to_srgb("RGB", profile)
+        return lambda strip: _on_backdrop(strip.convert("RGBA"), to_srgb)
+    if image.mode in ("P", "1"):
+        to_srgb = _to_srgb("RGB", profile)
+        return lambda strip: to_srgb(strip.convert("RGB"))
+    return _to_srgb(image.mode, profile)
 
 
-def _converted(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _on_backdrop(strip: Image.Image, to_srgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    backdrop = Image.new("RGB", strip.size, BACKDROP)
+    return Image.composite(to_srgb(strip.convert("RGB")), backdrop, strip.getchannel("A"))
+
+
+def _to_srgb(mode: str, profile: bytes | None) -> Callable[[Image.Image], Image.Image]:
+    """The conversion of pictures of this mode by a colour profile; without a usable one, the plain one to RGB."""
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB").apply
         except (ImageCms.PyCMSError, OSError):  # a damaged profile, or one for another kind of picture
             pass
-    return image.convert("RGB")
+    return lambda image: image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey levels of 16 bits (or whole numbers, or floats from 0 to 1) as uint8, rounded."""
-    full = 1.0 if values.dtype.kind == "f" and values.max() <= 1 else 65535.0 if values.max() > 255 else 255.0
-    if values.dtype == np.uint16:
-        full = 65535.0
-    return np.rint(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
+def _full_scale(image: Image.Image) -> float:
+    """What white is in a picture of 16 bits, of whole numbers, or of floats (from 0 to 1, or on an integer scale)."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    highest = max(float(np.fmax.reduce(np.asarray(strip), axis=None, initial=0)) for _, strip in _strips(image))
+    if image.mode == "F" and highest <= 1:
+        return 1.0
+    return 65535.0 if highest > 255 else 255.0
+
+
+def _eight_bits(values: np.ndarray, full: float) -> np.ndarray:
+    """Grey levels from 0 to `full` as uint8, rounded; what is not a number is black."""
+    scaled = np.nan_to_num(values.astype(np.float32) * np.float32(255 / full))
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

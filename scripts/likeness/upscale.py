@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from likeness.errors import LikenessError
 from likeness.identity import similarity
+from likeness.images import lanczos
 from likeness.models import REALESRGAN_GRAPH, REALESRGAN_WEIGHTS, model_path
 
 SCALE = 4
@@ -26,12 +26,11 @@ NCNN_FLOAT16, NCNN_FLOAT32 = 0x01306B47, 0
 
 
 class Upscaled(NamedTuple):
-    """`image` is uint8 RGB at the training resolution, `method` realesrgan or lanczos, `scale` the factor, `similarity`
-    that of the face before and after (SFace; None where not compared), `detail` a sentence for a person, or empty."""
+    """`image` is uint8 RGB at the training resolution, `method` realesrgan or lanczos, `similarity` that of the face
+    before and after (SFace; None where not compared), `detail` a sentence for a person, or empty."""
 
     image: np.ndarray
     method: str
-    scale: float
     similarity: float | None
     detail: str
 
@@ -48,27 +47,20 @@ def upscaled(
     `enlarge` makes a picture SCALE times larger, `embed` gives the embedding of its face or None; both are called for a
     crop smaller than the resolution only. If the enlarged face is not like the crop's own, Lanczos is used instead.
     """
-    side = crop.shape[0]
-    scale = resolution / side
     plain = lanczos(crop, resolution)
-    if side >= resolution:
-        return Upscaled(plain, "lanczos", scale, None, "")
+    if crop.shape[0] >= resolution:
+        return Upscaled(plain, "lanczos", None, "")
     enlarged = lanczos(enlarge(crop), resolution)
     # Compared at one size, so that what differs is the face, not how well a small one is found.
     before, after = embed(plain), embed(enlarged)
     if before is None or after is None:
         which = "crop" if before is None else "picture enlarged by Real-ESRGAN"
-        return Upscaled(plain, "lanczos", scale, None, f"no face found in the {which}, so Lanczos was used")
+        return Upscaled(plain, "lanczos", None, f"no face found in the {which}, so Lanczos was used")
     alike = similarity(before, after)
     if alike < min_similarity:
         detail = f"Real-ESRGAN changed the face (similarity {alike:.2f}, below {min_similarity:g}), so Lanczos was used"
-        return Upscaled(plain, "lanczos", scale, alike, detail)
-    return Upscaled(enlarged, "realesrgan", scale, alike, "")
-
-
-def lanczos(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (h, w, 3) resampled to (side, side, 3); the same pixels if that is its size already."""
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+        return Upscaled(plain, "lanczos", alike, detail)
+    return Upscaled(enlarged, "realesrgan", alike, "")
 
 
 def enlarged(image: np.ndarray, upsampler: Any) -> np.ndarray:
@@ -78,10 +70,11 @@ def enlarged(image: np.ndarray, upsampler: Any) -> np.ndarray:
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
-def real_esrganer(models: Path, tile: int, device) -> Any:
+def real_esrganer(models: Path, tile: int, device, weights: Path | None = None) -> Any:
     """The authors' realesrgan.RealESRGANer with the x4plus weights, in half precision on a GPU.
 
-    `models` is the folder made by fetch_models, `tile` in px of the crop (0: the whole), `device` a torch.device.
+    `models` is the folder made by fetch_models, `tile` in px of the crop (0: the whole), `device` a torch.device,
+    `weights` a file of the user's to take in place of the published ones.
     Source: Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data".
     """
     import torch
@@ -101,10 +94,13 @@ def real_esrganer(models: Path, tile: int, device) -> Any:
                 ) from error
 
     network = Network(3, 3, scale=SCALE, num_feat=64, num_block=23, num_grow_ch=32)
-    weights = state_dict(model_path(models, REALESRGAN_GRAPH), model_path(models, REALESRGAN_WEIGHTS), network)
+    if weights:
+        tensors = own_state_dict(weights, network)
+    else:
+        tensors = state_dict(model_path(models, REALESRGAN_GRAPH), model_path(models, REALESRGAN_WEIGHTS), network)
     with tempfile.TemporaryDirectory() as folder:  # it reads its weights from a file only
         file = f"{folder}/x4plus.pth"
-        torch.save({"params_ema": weights}, file)
+        torch.save({"params_ema": tensors}, file)
         half = device.type == "cuda"
         return RealESRGANer(
             SCALE, file, model=network, tile=tile, tile_pad=TILE_PAD, pre_pad=0, half=half, device=device
@@ -128,6 +124,28 @@ def state_dict(graph: Path, weights: Path, network) -> dict:
         tensors[f"{name}.weight"] = torch.from_numpy(kernel)
         tensors[f"{name}.bias"] = torch.from_numpy(bias)
     return tensors
+
+
+def own_state_dict(file: Path, network) -> dict:
+    """The weights of a .pth or .safetensors file as float32 tensors: as the authors save them (`params_ema`, else
+    `params`), or bare. Raises LikenessError if it cannot be read or holds another network."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        safe = file.suffix == ".safetensors"
+        loaded = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+        tensors = loaded.get("params_ema", loaded.get("params", loaded))
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    except Exception as error:  # torch, pickle, zipfile and safetensors each have their own
+        raise LikenessError(
+            f"upscale.weights: {file} cannot be read ({type(error).__name__}); expected a .pth or .safetensors file"
+        ) from error
+    if shapes != {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}:
+        raise LikenessError(
+            f"upscale.weights: {file} holds another network; expected RealESRGAN_x4plus (RRDBNet, 23 blocks, x4)"
+        )
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def ncnn_convolutions(graph: Path, weights: Path) -> list[tuple[np.ndarray, np.ndarray]]:
