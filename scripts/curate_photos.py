@@ -7,7 +7,7 @@ from likeness import cli, curation, files
 
 def main() -> None:
     args = cli.arguments(__doc__, "faces", "photos")
-    rows = curation.curate(files.read_table(args.faces), args.config.curate)
+    rows = curation.curate(files.read_table(args.faces), args.config.curate, args.config.subject.reference)
     files.write_table(args.photos, rows, curation.PHOTO_COLUMNS)
     for row in rows:
         if row["fate"] == "dropped":

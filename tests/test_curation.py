@@ -16,6 +16,7 @@ from PIL import Image
 
 from likeness import curation, files, images
 from likeness.errors import LikenessError
+from likeness.identity import decode_embedding, encode_embedding, similarity
 from likeness.provenance import file_sha256
 
 SCRIPTS = Path(curation.__file__).parents[1]
@@ -53,12 +54,13 @@ class Workplace:
 
     def curate(self, **changes) -> str:
         faces, photos = self.folder / "ava/faces.tsv", self.folder / "ava/photos.tsv"
-        return script("curate_photos.py", {"curate": SETTINGS | changes}, faces=faces, photos=photos)
+        config = {"curate": SETTINGS | changes, "subject": {"reference": []}}
+        return script("curate_photos.py", config, faces=faces, photos=photos)
 
     def crop(self, resolution: int = 128) -> str:
         return script(
             "crop_faces.py",
-            {"crop": {"face_fraction": 0.45}, "resolution": resolution},
+            {"crop": {"face_fraction": 0.45, "face_level": 0.48}, "resolution": resolution},
             photos=self.folder / "ava/photos.tsv",
             cache=self.folder / "cache_crops",
             crops=self.folder / "ava/crops.tsv",
@@ -112,17 +114,22 @@ def test_every_trap_of_the_demonstration_meets_its_fate(workplace):
     rows = {Path(row["photo"]).name: row for row in workplace.table("photos.tsv").to_dict("records")}
     assert {name: row["reason"] for name, row in rows.items() if row["fate"] == "dropped"} == {
         "07_brighter_copy.jpg": "near_duplicate",
+        "blurred.jpg": "blurred",
         "cut_short.jpg": "unreadable",
+        "far_away.jpg": "too_small",
+        "half_a_face.jpg": "occluded",
+        "mirror.jpg": "several_faces",
         "no_face.jpg": "no_face",
         "not_a_picture.jpg": "unreadable",
         "somebody_else.jpg": "other_person",
-        "two_people.jpg": "several_faces",
+        "too_dark.jpg": "bad_exposure",
     }
     assert "07.jpg" in rows["07_brighter_copy.jpg"]["detail"]
     assert "cut short" in rows["cut_short.jpg"]["detail"]
     assert "similarity 0.1" in rows["somebody_else.jpg"]["detail"] and "0.45" in rows["somebody_else.jpg"]["detail"]
-    assert "2 faces" in rows["two_people.jpg"]["detail"]
-    assert sum(row["fate"] == "heldout" for row in rows.values()) == 6  # a fifth of 27, rounded up
+    assert "2 faces look like the subject" in rows["mirror.jpg"]["detail"]
+    assert "2 faces; cut to the one that is the subject's" in rows["two_people.jpg"]["detail"]
+    assert sum(row["fate"] == "heldout" for row in rows.values()) == 6  # a fifth of 28, rounded up
     assert rows["needs_upscaling.jpg"]["fate"] == "train"  # so that the demonstration upscales something
     assert abs(float(rows["sideways_exif.jpg"]["roll"])) < 5
 
@@ -146,9 +153,9 @@ def test_crops_are_the_kept_photos_and_nothing_else(workplace):
 def test_a_second_run_computes_nothing_and_writes_the_same_bytes(workplace, ava):
     folder = workplace.folder / "ava"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert workplace.detect(sorted(ava.iterdir())).splitlines()[-1] == "items: 0 computed, 33 reused"
+    assert workplace.detect(sorted(ava.iterdir())).splitlines()[-1] == "items: 0 computed, 38 reused"
     workplace.curate()
-    assert workplace.crop().splitlines()[-1] == "items: 0 computed, 27 reused"
+    assert workplace.crop().splitlines()[-1] == "items: 0 computed, 28 reused"
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -159,10 +166,10 @@ def test_only_a_new_photo_is_looked_at_and_a_renamed_one_is_not_new(workplace, m
     shutil.copy(photos / "01.jpg", photos / "copy of 01.JPG")
     place = Workplace(tmp_path, models)
     shutil.copytree(workplace.folder / "cache", tmp_path / "cache")
-    assert place.detect(sorted(photos.iterdir())).splitlines()[-1] == "items: 0 computed, 34 reused"
+    assert place.detect(sorted(photos.iterdir())).splitlines()[-1] == "items: 0 computed, 39 reused"
     images_changed = np.asarray(Image.open(photos / "02.jpg"))[:, ::-1]
     Image.fromarray(images_changed).save(photos / "02.jpg")
-    assert place.detect(sorted(photos.iterdir())).splitlines()[-1] == "items: 1 computed, 33 reused"
+    assert place.detect(sorted(photos.iterdir())).splitlines()[-1] == "items: 1 computed, 38 reused"
     place.curate()
     rows = {Path(row["photo"]).name: row for row in place.table("photos.tsv").to_dict("records")}
     assert {rows["01.jpg"]["reason"], rows["copy of 01.JPG"]["reason"]} == {"", "near_duplicate"}
@@ -202,23 +209,102 @@ def test_small_blurred_and_dark_photos_are_dropped_with_their_reasons(models, av
     }
 
 
-def test_a_small_face_in_the_background_is_ignored_and_said(table):
+def test_a_group_photo_is_cut_to_the_subject(workplace, table):
+    """On two_people.jpg she stands beside a man: the crop shows her, and him not at all."""
+    row = next(r for r in workplace.table("crops.tsv").to_dict("records") if "two_people" in r["photo"])
+    assert row["fate"] in ("train", "heldout")
+    place = Workplace(workplace.folder / "crop_of_group", workplace.models)
+    place.detect([workplace.folder / "ava" / row["crop"]])
+    (found,) = place.table("faces.tsv").to_dict("records")
+    hers, his = (
+        decode_embedding(table[table["photo"].str.contains(name)]["embedding"].iloc[0])
+        for name in (r"/11\.jpg", "somebody_else")
+    )
+    seen = decode_embedding(found["embedding"])
+    assert similarity(seen, hers) > 0.7 and similarity(seen, his) < 0.3
+
+
+def test_small_faces_in_the_background_are_ignored_and_said(table):
     rows = clean(table)
-    beside = rows.iloc[[0]].assign(face="1", w="40", h="50")  # under a third of 283 px
+    stranger = table[table["photo"].str.contains("somebody_else")]
+    beside = stranger.assign(photo=rows.iloc[0]["photo"], face="1", w="40", h="50", x="5", y="5")
     result = curation.curate(pd.concat([rows, beside]), settings())
     assert [row["detail"] for row in result if row["detail"]] == ["1 small face in the background ignored"]
-    beside["w"] = "120"
-    result = curation.curate(pd.concat([rows, beside]), settings())
-    assert [row["reason"] for row in result if row["reason"]] == ["several_faces"]
+    assert json.loads(result[0]["others"]) == [[5.0, 5.0, 40.0, 50.0]]
+
+
+def test_a_head_that_cannot_be_cut_away_costs_the_photo(table):
+    rows = clean(table)
+    first, stranger = rows.iloc[0], table[table["photo"].str.contains("somebody_else")]
+    cheek_to_cheek = stranger.assign(
+        photo=first["photo"], face="1", x=str(float(first["x"]) + 0.6 * float(first["w"])), **first[["y", "w", "h"]]
+    )
+    result = curation.curate(pd.concat([rows, cheek_to_cheek]), settings())
+    assert result[0]["reason"] == "several_faces" and "too close" in result[0]["detail"]
+
+
+def strangers(table, count: int, person: str = "somebody_else", name: str = "s") -> list[pd.DataFrame]:
+    """Photos of one other person that do not look alike."""
+    stranger = table[table["photo"].str.contains(person)]
+    return [
+        stranger.assign(photo=f"{name}{i}.jpg", sha256=f"{name}{i}", phash=f"{i * 0x1111111111111111:016x}")
+        for i in range(count)
+    ]
 
 
 def test_the_subject_is_whom_most_photos_show(table):
-    stranger = table[table["photo"].str.contains("somebody_else")]
-    strangers = [
-        stranger.assign(photo=f"s{i}.jpg", sha256=str(i), phash=f"{i * 0x1111111111111111:016x}") for i in range(6)
-    ]
-    result = curation.curate(pd.concat([clean(table), *strangers]), settings(near_duplicate=0))
+    result = curation.curate(pd.concat([clean(table), *strangers(table, 6)]), settings(near_duplicate=0))
     assert {row["photo"] for row in result if row["reason"] == "other_person"} == {f"s{i}.jpg" for i in range(6)}
+
+
+def test_the_subject_is_whom_the_reference_photos_show(table):
+    few = clean(table).iloc[:8]
+    folder = pd.concat([few, *strangers(table, 12)])
+    by_number = curation.curate(folder, settings(near_duplicate=0))
+    assert {row["photo"] for row in by_number if row["reason"] == "other_person"} == set(few["photo"])
+    by_name = curation.curate(folder, settings(near_duplicate=0), ["03.jpg"])
+    assert {row["photo"] for row in by_name if row["reason"] == "other_person"} == {f"s{i}.jpg" for i in range(12)}
+    with pytest.raises(LikenessError, match=r"reference photo 02\.jpg shows 2 faces"):
+        curation.curate(pd.concat([folder, few.iloc[[2]].assign(face="1")]), settings(), ["02.jpg"])
+
+
+def test_two_people_on_as_many_photos_need_a_reference(table):
+    folder = pd.concat([clean(table).iloc[:7], *strangers(table, 7)])
+    with pytest.raises(
+        LikenessError, match=r"two people are on 7 photos each \(one on 00\.jpg and 01\.jpg, .*reference"
+    ):
+        curation.curate(folder, settings())
+    assert curation.curate(folder, settings(near_duplicate=0), ["00.jpg"])
+
+
+def test_a_sister_who_is_on_several_photos_is_told_from_the_subject(table):
+    """She is as like the subject as the threshold asks, but more like herself."""
+    rows = clean(table)
+    faces = np.stack([decode_embedding(text) for text in rows["embedding"]])
+    mean = faces.mean(axis=0) / np.linalg.norm(faces.mean(axis=0))
+    stranger = decode_embedding(table[table["photo"].str.contains("somebody_else")]["embedding"].iloc[0])
+    across = stranger - (stranger @ mean) * mean
+    sister = encode_embedding(0.5 * mean + np.sqrt(0.75) * across / np.linalg.norm(across))
+    alone = [photo.assign(embedding=sister) for photo in strangers(table, 1)]
+    result = {row["photo"]: row for row in curation.curate(pd.concat([rows, *alone]), settings())}
+    assert result["s0.jpg"]["reason"] == "", "one photo alone is taken for hers"
+    often = [photo.assign(embedding=sister) for photo in strangers(table, 4)]
+    result = curation.curate(pd.concat([rows, *often]), settings(near_duplicate=0))
+    dropped = {row["photo"]: row["detail"] for row in result if row["reason"] == "other_person"}
+    assert set(dropped) == {f"s{i}.jpg" for i in range(4)}
+    assert "similarity 0.5" in dropped["s0.jpg"] and "to somebody else" in dropped["s0.jpg"]
+
+
+def test_held_out_photos_are_spread_over_pose_and_light(table):
+    rows = clean(table).copy()
+    rows["phash"] = [f"{int(v):016x}" for v in np.random.default_rng(0).integers(0, 1 << 63, len(rows))]
+    for shift in range(4):
+        rows["photo"] = [f"{shift}_{i}.jpg" for i in range(len(rows))]  # other names, another order
+        rows["yaw"], rows["brightness"] = np.linspace(-40, 40, len(rows)).astype(str), ["0.3", "0.6"] * (len(rows) // 2)
+        result = [row for row in curation.curate(rows, settings(held_out=0.25)) if row["fate"] == "heldout"]
+        yaw = [float(row["yaw"]) for row in result]
+        assert len(result) == 6 and min(yaw) < -13 and max(yaw) > 13 and any(abs(angle) < 14 for angle in yaw)
+        assert {row["brightness"] for row in result} == {"0.3", "0.6"}
 
 
 def test_the_sharper_or_larger_twin_is_kept(table):
@@ -240,12 +326,12 @@ def test_a_retouched_photo_keeps_its_side(table):
     assert fates(curation.curate(rows, settings())) == before
 
 
-def test_an_added_photo_moves_at_most_one_other_photo(table):
+def test_an_added_photo_moves_at_most_two_others(table):
     rows = clean(table)
     held = held_out(curation.curate(rows.iloc[:20], settings()))
     for i in range(20, 24):
         more = held_out(curation.curate(pd.concat([rows.iloc[:20], rows.iloc[[i]]]), settings()))
-        assert len(held - more) <= 1
+        assert len(held - more) <= 2
 
 
 def test_look_alikes_stay_on_one_side(table):
@@ -278,12 +364,37 @@ def test_too_few_photos_is_an_error_that_counts_the_reasons(table, workplace):
     assert "at least 5 are needed" in message and "cut_short.jpg: unreadable: the file is cut short" in message
     printed = workplace.curate(min_photos=100)
     workplace.curate()
-    assert printed.startswith("error: 27 of 33 photos can be used")
+    assert printed.startswith("error: 28 of 38 photos can be used")
+
+
+def advice_for(table: pd.DataFrame, **attributes) -> str:
+    """The advice for the clean photos with some measurements replaced."""
+    rows = curation.curate(clean(table), settings())
+    for row in rows:
+        row["attributes"] = json.dumps(json.loads(row["attributes"]) | attributes)
+    return " ".join(curation.advice(rows))
 
 
 def test_advice_names_what_the_photos_do_not_show(table):
     advice = " ".join(curation.advice(curation.curate(clean(table), settings())))
-    assert "turned to the left" in advice and "smiling" not in advice and "straight" not in advice
+    assert "turned to the left" in advice and "straight" not in advice
+
+
+def test_advice_names_what_all_photos_show(table):
+    assert "100% with glasses" in advice_for(table, glasses=True)
+    assert "with glasses" not in advice_for(table, glasses=False)
+    assert "100% smiling" in advice_for(table, smile=0.9)
+    assert "backgrounds are all alike" in advice_for(table, background=0.5)
+
+
+def test_advice_counts_the_photos_that_are_missing_in_daylight(table):
+    rows = [row for row in curation.curate(clean(table), settings()) if row["fate"] == "train"]
+    for i, row in enumerate(rows):
+        row["brightness"] = "0.2" if i < len(rows) - 4 else "0.5"
+    dim = len(rows) - 4
+    assert f"{dim} of {len(rows)} are in dim light: {dim - 4} more photos in daylight would help." in curation.advice(
+        rows
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -9,12 +9,15 @@ The same input gives the same files.
 import argparse
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 CLEAN = 24  # photos; enough to hold a few out and to train on twenty
 SIDE = 512  # px; keeps the repository small, and is four times the demonstration's resolution
 QUALITY = 90
 SMALL = 122  # px; below the demonstration's 128, while the face (0.56 of it) stays above curate.min_face
+BLUR = 5  # px; a face 290 px wide out of focus
+DARK = 0.08  # of the light
+FAR = 70  # px; the face, 0.56 of it, stays below curate.min_face
 ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -37,6 +40,12 @@ def main() -> None:
     save(ImageEnhance.Brightness(subject[7]).enhance(1.05), args.output / "07_brighter_copy.jpg", quality=80)
     save(stranger[1], args.output / "somebody_else.jpg")
     save(side_by_side(subject[11], stranger[7]), args.output / "two_people.jpg")
+    last = next(rest)
+    save(side_by_side(last, ImageOps.mirror(last)), args.output / "mirror.jpg")
+    save(next(rest).filter(ImageFilter.GaussianBlur(BLUR)), args.output / "blurred.jpg")
+    save(ImageEnhance.Brightness(subject[3]).enhance(DARK), args.output / "too_dark.jpg")
+    save(subject[9].crop((SIDE * 7 // 20, 0, SIDE, SIDE)), args.output / "half_a_face.jpg")
+    save(far_away(subject[5]), args.output / "far_away.jpg")
     save(landscape(), args.output / "no_face.jpg")
     (args.output / "not_a_picture.jpg").write_text("This is a text whose name says that it is a photo.\n")
 
@@ -77,6 +86,13 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
     both.paste(left, (0, 0))
     both.paste(right, (SIDE, 0))
     return both.resize((SIDE * 3 // 2, SIDE * 3 // 4), Image.Resampling.LANCZOS)
+
+
+def far_away(image: Image.Image) -> Image.Image:
+    """A poster in a landscape, as small as somebody at the other end of a field."""
+    picture = landscape()
+    picture.paste(image.resize((FAR, FAR), Image.Resampling.LANCZOS), (120, 190))
+    return picture
 
 
 def landscape() -> Image.Image:
