@@ -26,12 +26,14 @@ localrules:
     build_dataset,
     choose_checkpoint,
     plot_grid,
+    build_dataset_page,
     build_report,
 
 
 rule all:
     default_target: True
     input:
+        expand("results/{subject}/dataset.html", subject=config["subjects"]),
         expand(
             "results/{subject}/{run}/{product}",
             subject=config["subjects"],

@@ -1,3 +1,31 @@
+rule build_dataset_page:
+    input:
+        code=code("build_dataset_page.py"),
+        photos="results/{subject}/photos.tsv",
+        crops="results/{subject}/crops.tsv",
+        upscaled="results/{subject}/upscaled.tsv",
+        captions="results/{subject}/captions.tsv",
+        dataset="results/{subject}/dataset.json",
+    output:
+        "results/{subject}/dataset.html",
+    log:
+        "results/logs/{subject}/build_dataset_page.log",
+    # Before hours of training, and beside what already runs: a job for all cores would wait until they are free.
+    priority: 1
+    conda:
+        "../envs/likeness.yaml"
+    threads: max(1, ALL_CORES // 2)
+    params:
+        config=section("subject_name"),
+    message:
+        "{wildcards.subject}: write the page of the data set, to look at before training"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --threads {threads}"
+        " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q}"
+        " --captions {input.captions:q} --dataset {input.dataset:q}"
+        " --cache results/.cache/thumbnails --page {output:q}"
+
+
 rule plot_grid:
     input:
         code=code("plot_grid.py"),
@@ -35,6 +63,7 @@ rule build_report:
         "results/logs/{subject}/{run}/build_report.log",
     conda:
         "../envs/likeness.yaml"
+    threads: ALL_CORES
     params:
         config=section(
             "base_model",
@@ -49,7 +78,8 @@ rule build_report:
     message:
         "{wildcards.subject}/{wildcards.run}: write the report"
     shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --photos {input.photos:q}"
-        " --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --threads {threads}"
+        " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
         " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples {input.samples:q}"
-        " --scores {input.scores:q} --choice {input.choice:q} --report {output:q}"
+        " --scores {input.scores:q} --choice {input.choice:q}"
+        " --cache results/.cache/thumbnails --report {output:q}"

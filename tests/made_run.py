@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from likeness.curation import PHOTO_COLUMNS
 from likeness.files import write_atomic, write_table
 from likeness.marking import marked_png
 from likeness.provenance import file_sha256
@@ -16,6 +17,15 @@ from likeness.scoring import COLUMNS
 
 PROMPTS = ("photo of ohwx woman", "photo of ohwx woman smiling, dark background")
 SELECT = {"beta": 2.0, "bootstrap": 2000, "confidence": 0.95, "seed": 0}
+
+# How training images came about: enlarged, refused by the identity guard, or large enough.
+REFUSED = "Real-ESRGAN changed the face (similarity 0.41, below 0.6), so Lanczos was used"
+ENLARGED = {
+    "01": {"method": "realesrgan", "scale": 1.33, "similarity": 0.97, "detail": ""},
+    "02": {"method": "realesrgan", "scale": 1.33, "similarity": 0.91, "detail": ""},
+    "03": {"method": "lanczos", "scale": 1.33, "similarity": 0.41, "detail": REFUSED},
+}
+AS_IT_IS = {"method": "lanczos", "scale": 1.0, "similarity": "", "detail": ""}
 
 
 def made_scores(
@@ -95,36 +105,43 @@ def _pixels(index: int, side: int, photos: Sequence[Path]) -> np.ndarray:
 
 
 def write_subject(folder: Path, ava: Path) -> None:
-    """The subject's manifests with real photos: 00 to 05 to train on, 06 and 07 held out, one dropped, one no photo."""
-    names = [f"{n:02d}" for n in range(9)]
+    """The subject's manifests with real photos: 00 to 05 to train on (01 and 02 enlarged, 03 refused, 04 padded and
+    with a long caption), 06 and 07 held out, two dropped for two reasons, one no photo."""
+    names = [f"{n:02d}" for n in range(10)]
     for name in names:
         write_atomic(folder / "photos" / f"{name}.jpg", (ava / f"{name}.jpg").read_bytes())
     write_atomic(folder / "photos" / "letter.jpg", "Dear diary")
-    photos = [_photo(folder, f"{n}.jpg", "train" if n < "06" else "heldout") for n in names[:8]]
-    photos.append(_photo(folder, "08.jpg", "dropped", "near_duplicate", "Nearly the same picture as 07.jpg."))
-    photos.append(_photo(folder, "letter.jpg", "dropped", "unreadable", "The file is not a picture."))
-    write_table(folder / "photos.tsv", photos, ["photo", "sha256", "fate", "reason", "detail"])
+    photos = [_photo(folder, f"{n}.jpg", "train" if n < "06" else "heldout", **_face(int(n))) for n in names[:8]]
+    photos[5]["others"] = "[[400.0,20.0,60.0,80.0]]"
+    duplicate = {"reason": "near_duplicate", "detail": "Nearly the same picture as 07.jpg."}
+    stranger = {"reason": "other_person", "detail": "Not the same person.", "similarity": "0.12"}
+    photos.append(_photo(folder, "08.jpg", "dropped", **_face(8) | duplicate))
+    photos.append(_photo(folder, "09.jpg", "dropped", **_face(9) | stranger))
+    photos.append(_photo(folder, "letter.jpg", "dropped", reason="unreadable", detail="The file is not a picture."))
+    write_table(folder / "photos.tsv", photos, PHOTO_COLUMNS)
 
     crops, upscaled, captions, images = [], [], [], []
     for name, photo in zip(names, photos[:8], strict=False):
         pixels = np.asarray(Image.open(folder / photo["photo"]).convert("RGB"))
-        crop = {**photo, "crop": f"crops/{name}.png", "side": 96, "sha256": "0" * 64}
+        padded = 0.08 if name == "04" else 0.0
+        crop = {**photo, "crop": f"crops/{name}.png", "side": 96, "source_side": 400, "padded": padded}
         _write_png(folder / crop["crop"], pixels, 96)
-        crops.append(crop)
+        crops.append(crop | {"sha256": "0" * 64})
         if photo["fate"] == "train":
             image, text = f"upscaled/{name}.png", f"photo of ohwx woman, {name} <b>bold</b>"
             _write_png(folder / image, pixels, 128)
-            upscaled.append(
-                {**crop, "image": image, "method": "realesrgan", "scale": 1.33, "similarity": 0.97, "detail": ""}
-            )
-            captions.append({**crop, "image": image, "text": text, "source": "template"})
+            upscaled.append({**crop, "image": image, **ENLARGED.get(name, AS_IT_IS)})
+            warning = "84 tokens, of which the base model reads 77" if name == "04" else ""
+            about = {"text": text, "source": "template", "tokens": 9, "detail": warning}
+            captions.append({"photo": photo["photo"], "image": image, **about})
             images.append(
                 {"name": name, "image": image, "sha256": "1" * 64, "caption": text, "caption_sha256": "2" * 64}
             )
-    write_table(folder / "crops.tsv", crops, ["photo", "fate", "crop", "sha256", "side"])
+    measured = ["source_side", "face_fraction", "yaw", "pitch", "roll", "brightness", "attributes"]
+    write_table(folder / "crops.tsv", crops, ["photo", "fate", "crop", "sha256", "side", "padded", *measured])
     columns = ["photo", "crop", "image", "sha256", "method", "scale", "similarity", "detail"]
-    write_table(folder / "upscaled.tsv", upscaled, columns)
-    write_table(folder / "captions.tsv", captions, ["photo", "image", "text", "source"])
+    write_table(folder / "upscaled.tsv", upscaled, [*columns, *measured])
+    write_table(folder / "captions.tsv", captions, ["photo", "image", "text", "source", "tokens", "detail"])
     dataset = {"subject": {"trigger": "ohwx"}, "resolution": 128, "repeats": 4, "arithmetic": "4 x 6", "images": images}
     write_atomic(folder / "dataset.json", json.dumps(dataset))
     base = {"model": "demo", "path": "demo", "family": "sd15", "prediction_type": "epsilon", "digest": "3" * 64}
@@ -141,9 +158,17 @@ def write_metrics(folder: Path, epochs: int) -> Path:
     return folder / "log" / "metrics.tsv"
 
 
-def _photo(folder: Path, name: str, fate: str, reason: str = "", detail: str = "") -> dict:
+def _photo(folder: Path, name: str, fate: str, **measured: object) -> dict:
     sha256 = file_sha256(folder / "photos" / name)
-    return {"photo": f"photos/{name}", "sha256": sha256, "fate": fate, "reason": reason, "detail": detail}
+    return dict.fromkeys(PHOTO_COLUMNS, "") | {"photo": f"photos/{name}", "sha256": sha256, "fate": fate} | measured
+
+
+def _face(n: int) -> dict:
+    """A face as it might be measured in 512 x 512 px: turned ever further to the right, in ever more light."""
+    attributes = {"background": None if n == 3 else 0.1 + 0.08 * n, "light_side": 0.1 * n - 0.3, "glasses": None}
+    box = {"x": 128.0, "y": 102.0, "w": 256.0, "h": 320.0}
+    turn = {"yaw": 6.0 * n, "pitch": 5.0, "roll": 0.0, "brightness": 0.25 + 0.05 * n, "face_fraction": 0.6}
+    return {"width": 512, "height": 512, **box, **turn, "attributes": json.dumps(attributes), "similarity": 0.7}
 
 
 def _write_png(path: Path, pixels: np.ndarray, side: int) -> None:

@@ -1,6 +1,7 @@
-"""The report opens from disk in a real browser, shows the choice first, and fits a phone."""
+"""The report and the page of a data set open from disk in a real browser, show what matters first, and fit a phone."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from likeness import selection
+from likeness.files import read_table, write_table
 from likeness.provenance import SCRIPTS
 from likeness.report import loss_curve
 from made_run import SELECT, made_scores, write_metrics, write_run, write_subject
@@ -52,13 +54,28 @@ def page(tmp_path_factory, ava) -> Path:
     return run / "report.html"
 
 
+@pytest.fixture(scope="module")
+def dataset_page(page) -> Path:
+    """The small page of the same data set, as written by its script before anything is trained."""
+    build_dataset_page(page.parent, page.with_name("dataset.html"))
+    return page.with_name("dataset.html")
+
+
 def build_report(run: Path, report: Path) -> None:
-    inputs = {name: run / "subject" / f"{name}.tsv" for name in ("photos", "crops", "upscaled", "captions")}
-    inputs |= {"dataset": run / "subject" / "dataset.json", "metrics": run / "log" / "metrics.tsv"}
-    inputs |= {"scores": run / "scores.tsv", "choice": run / "choice.json", "report": report}
-    options = [part for name, path in inputs.items() for part in (f"--{name}", path)]
-    options += ["--samples", *sorted((run / "samples").glob("*.tsv")), "--config", json.dumps(CONFIG)]
-    subprocess.run([sys.executable, SCRIPTS / "build_report.py", *options], check=True)
+    inputs = {"metrics": run / "log" / "metrics.tsv", "scores": run / "scores.tsv", "choice": run / "choice.json"}
+    build("build_report.py", run, inputs | {"report": report}, "--samples", *sorted((run / "samples").glob("*.tsv")))
+
+
+def build_dataset_page(run: Path, page: Path) -> None:
+    build("build_dataset_page.py", run, {"page": page})
+
+
+def build(script: str, run: Path, files: dict[str, Path], *more: object) -> None:
+    tables = {name: run / "subject" / f"{name}.tsv" for name in ("photos", "crops", "upscaled", "captions")}
+    tables |= {"dataset": run / "subject" / "dataset.json"}
+    options = [part for name, path in (tables | files).items() for part in (f"--{name}", path)]
+    options += [*more, "--config", json.dumps(CONFIG), "--threads", "2", "--cache", run / "cache"]
+    subprocess.run([sys.executable, SCRIPTS / script, *options], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +123,7 @@ def test_it_opens_from_disk_without_an_error_and_fits_the_window(browser, page, 
     assert headline.is_displayed()
     assert headline.text == "Use epoch 2 at weight 0.8"
     assert headline.rect["y"] < 844
+    assert headline.rect["y"] < element(browser, "#photos").rect["y"] < element(browser, "#grid").rect["y"]
     assert "Epochs 2 and 3 cannot be told apart" in element(browser, "#evidence").text
 
 
@@ -159,20 +177,147 @@ def test_a_click_enlarges_a_picture_and_arrows_walk_the_grid(browser, page):
     assert browser.get_log("browser") == []
 
 
-def test_every_photo_is_there_with_its_fate_also_the_unreadable_one(browser, page):
-    opened(browser, page, 1280)
-    photos = {figure.find_element("css selector", "b").text: figure for figure in elements(browser, ".photos figure")}
-    assert len(photos) == 10
-    assert "near duplicate" in photos["08.jpg"].text
-    assert "Nearly the same picture as 07.jpg." in photos["08.jpg"].text
-    assert "unreadable" in photos["letter.jpg"].text
-    assert photos["letter.jpg"].find_elements("css selector", "img") == []
-    assert len(elements(browser, ".path .step")) == 8
-    assert "photo of ohwx woman, 00 <b>bold</b>" in element(browser, ".path").text
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_data_set_opens_alone_and_fits_the_window(browser, dataset_page, width):
+    opened(browser, dataset_page, width)
+    assert element(browser, "h1").text == "6 of 11 photos to train on"
+    element(browser, ".larger").click()
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.get_log("browser") == []
 
 
-def test_it_refers_to_nothing_outside_itself(page):
-    addresses = []
+@pytest.fixture(params=["page", "dataset_page"])
+def cards(request, browser) -> dict:
+    """Photo -> its card, in the report and on the page of its own: they say the same."""
+    opened(browser, request.getfixturevalue(request.param), 1280)
+    return {card.find_element("css selector", "b").text: card for card in elements(browser, ".card")}
+
+
+def pictures(card) -> list:
+    return card.find_elements("css selector", "img")
+
+
+def test_every_photo_has_a_card_with_its_fate_also_the_unreadable_one(browser, cards):
+    assert len(cards) == 11
+    assert "Nearly the same picture as 07.jpg." in cards["08.jpg"].text
+    assert "The file is not a picture." in cards["letter.jpg"].text
+    assert pictures(cards["letter.jpg"]) == []
+    titles = [summary.text for summary in elements(browser, ".group > summary b")]
+    assert titles == ["To train on", "Held out", "Dropped"]
+    assert [h3.text for h3 in elements(browser, ".group h3")] == ["Unreadable 1", "Other person 1", "Near duplicate 1"]
+
+
+def test_a_card_shows_the_photo_then_what_was_made_of_it(cards):
+    alts = {name: [picture.get_attribute("alt") for picture in pictures(card)] for name, card in cards.items()}
+    assert alts["00.jpg"] == ["00.jpg, with 1 face framed", "Training image of 00.jpg"]
+    assert alts["06.jpg"] == ["06.jpg, with 1 face framed", "Crop of 06.jpg"]
+    assert alts["08.jpg"] == ["08.jpg, with 1 face framed"]
+    assert "photo of ohwx woman, 00 <b>bold</b>" in cards["00.jpg"].text
+    assert "crop 400 px" in cards["00.jpg"].text
+    assert "9 tokens" in cards["00.jpg"].text
+
+
+def test_what_asks_for_a_look_is_said_in_words(cards):
+    def warnings(name: str) -> list[str]:
+        return [p.text for p in cards[name].find_elements("css selector", ".warning")]
+
+    assert warnings("00.jpg") == []
+    assert warnings("03.jpg") == ["Real-ESRGAN changed the face (similarity 0.41, below 0.6), so Lanczos was used"]
+    assert warnings("04.jpg") == [
+        "84 tokens, of which the base model reads 77",
+        "8% of the crop lies beyond the photo's edge and is mirrored",
+    ]
+
+
+def test_faces_are_framed_where_they_are(browser, cards):
+    corners = """const face = arguments[0].getBoundingClientRect(), photo = arguments[1].getBoundingClientRect();
+        return [face.left - photo.left, face.top - photo.top, face.right - photo.left].map((v) => v / photo.width)"""
+    frames = cards["05.jpg"].find_elements("css selector", ".frames rect")
+    assert [frame.get_attribute("class") for frame in frames] == ["subject", "other"]
+    # A line is drawn to both sides of its place, half its width of 2 px.
+    where = browser.execute_script(corners, frames[0], pictures(cards["05.jpg"])[0])
+    assert where == pytest.approx([128 / 512, 102 / 512, 384 / 512], abs=0.012)
+    (stranger,) = cards["09.jpg"].find_elements("css selector", ".frames rect")
+    assert stranger.get_attribute("class") == "other"
+
+
+def test_before_and_after_share_a_place_and_a_slider_divides_them_with_the_keyboard(browser, cards):
+    from selenium.webdriver.common.keys import Keys
+
+    compared = [name for name, card in cards.items() if card.find_elements("css selector", ".compare")]
+    assert compared == ["01.jpg", "02.jpg"]
+    assert "same face before and after: 0.97" in cards["01.jpg"].text
+    before, after = cards["01.jpg"].find_elements("css selector", ".compare img")
+    assert before.rect == after.rect
+    shown = "return getComputedStyle(arguments[0]).clipPath"
+    assert browser.execute_script(shown, after) == "inset(0px 0px 0px 50%)"
+    cards["01.jpg"].find_element("css selector", "input").send_keys(Keys.HOME)
+    assert browser.execute_script(shown, after) == "inset(0px 0px 0px 0%)"
+
+
+def test_counts_filter_the_cards(browser, cards):
+    def shown() -> list[str]:
+        return [name for name, card in cards.items() if card.is_displayed()]
+
+    buttons = {button.text: button for button in elements(browser, ".filters button")}
+    assert list(buttons) == [
+        "11 photos", "6 to train on", "2 held out", "3 dropped", "1 unreadable", "1 other person", "1 near duplicate",
+        "2 enlarged by Real-ESRGAN", "1 with mirrored edges", "2 with a warning",
+    ]  # fmt: skip
+    buttons["1 near duplicate"].click()
+    assert shown() == ["08.jpg"]
+    buttons["2 with a warning"].click()
+    assert shown() == ["03.jpg", "04.jpg"]
+    buttons["11 photos"].click()
+    assert shown() == list(cards)
+
+
+def test_poses_are_drawn_and_zones_without_a_photo_stay_empty(browser, cards):
+    label = element(browser, "#pose").get_attribute("aria-label")
+    assert label.endswith("front, level: 4; right, level: 4")
+    assert len(elements(browser, "#pose .mark.train circle")) == 6
+    assert len(elements(browser, "#pose .mark.heldout rect")) == 2
+    assert len(elements(browser, "#pose .zone.empty")) == 3 * 5 - 2
+    # Further to the right in the photo is further to the right in the drawing.
+    left = [mark.rect["x"] for mark in elements(browser, "#pose .mark.train")]
+    assert left == sorted(left)
+
+
+def test_light_is_counted_in_zones_and_what_was_not_measured_is_said(browser, cards):
+    light, side, background = elements(browser, ".lights figure")
+    labels = [figure.find_element("css selector", "svg").get_attribute("aria-label") for figure in (light, side)]
+    assert labels[0] == "Light on the face, dim: 1"
+    assert labels[1] == "Side of the light, from the left: 0, even: 7, from the right: 1"
+    assert background.text.endswith("Background, not measured on 1")
+
+
+def test_advice_is_on_the_page(browser, cards):
+    sentences = [item.text for item in elements(browser, ".advice li")]
+    assert any("turned to the left of the picture" in sentence for sentence in sentences)
+
+
+def test_many_photos_are_folded_up_at_first(browser, page, tmp_path):
+    """The same data set of 11, ten times."""
+    folder = page.parent / "subject"
+    for name in ("photos", "crops", "upscaled", "captions"):
+        table = read_table(folder / f"{name}.tsv")
+        for column in {"photo", "crop", "image"} & set(table):
+            table[column] = [os.path.relpath(folder / path, tmp_path / "subject") for path in table[column]]
+        # A path with "/." at its end is another name of the same photo.
+        rows = [row | {"photo": row["photo"] + "/." * n} for n in range(10) for row in table.to_dict("records")]
+        write_table(tmp_path / "subject" / f"{name}.tsv", rows, list(table))
+    shutil.copy(folder / "dataset.json", tmp_path / "subject")
+    build_dataset_page(tmp_path, tmp_path / "dataset.html")
+    opened(browser, tmp_path / "dataset.html", 1280)
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 2 * 844
+    assert not any(card.is_displayed() for card in elements(browser, ".card"))
+    next(button for button in elements(browser, ".filters button") if "held out" in button.text).click()
+    assert sum(card.is_displayed() for card in elements(browser, ".card")) == 20
+
+
+@pytest.mark.parametrize("name", ["page", "dataset_page"])
+def test_it_refers_to_nothing_outside_itself(request, name):
+    page, addresses = request.getfixturevalue(name), []
 
     class Addresses(HTMLParser):
         def handle_starttag(self, tag, attributes):
@@ -181,14 +326,26 @@ def test_it_refers_to_nothing_outside_itself(page):
     text = page.read_text()
     Addresses().feed(text)
     assert addresses
-    assert all(address.startswith("data:") for address in addresses)
+    assert all(address.startswith(("data:", "#")) for address in addresses)
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
 
 
-def test_the_same_run_gives_the_same_bytes(page):
-    again = page.with_name("again.html")
-    build_report(page.parent, again)
-    assert again.read_bytes() == page.read_bytes()
+def test_the_same_run_gives_the_same_bytes(page, dataset_page):
+    for build_again, first in ((build_report, page), (build_dataset_page, dataset_page)):
+        again = page.with_name("again.html")
+        build_again(page.parent, again)
+        assert again.read_bytes() == first.read_bytes()
+
+
+def test_thumbnails_that_the_page_made_are_there_for_the_report(page, dataset_page):
+    def made() -> dict[Path, int]:
+        files = (path for path in (page.parent / "cache").rglob("*") if path.is_file())
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    first = made()
+    assert len(first) == 10
+    build_report(page.parent, page.with_name("again.html"))
+    assert made() == first
 
 
 def test_settings_and_hashes_are_in_it(page):

@@ -1,0 +1,173 @@
+"""The page of a data set, alone and as a part of the report: what became of every photo, and what they cover."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from likeness import cli, curation
+from likeness.faces import FREE_PADDING
+from likeness.files import ItemCache, read_table
+from likeness.report.coverage import light_charts, pose_chart
+from likeness.report.page import rendered
+from likeness.report.pictures import crop_uri, enlarged_uri, photo_uri
+
+FATES = {"train": "to train on", "heldout": "held out", "dropped": "dropped"}
+CAPTIONED = {
+    "user": "your caption",
+    "template": "caption by template",
+    "blip": "caption by BLIP",
+    "florence2": "caption by Florence-2",
+}
+OPEN_UP_TO = 60  # photos; more are folded up, so that the page can be seen as a whole first
+
+
+def dataset_html(
+    photos: Path,
+    crops: Path,
+    upscaled: Path,
+    captions: Path,
+    dataset: Path,
+    *,
+    subject: str,
+    thumbnails: ItemCache,
+    threads: int,
+) -> str:
+    """The small page of a data set alone. The manifests are those of results/{subject}. Same files, same text."""
+    return rendered(
+        "dataset.html.j2",
+        title=f"{subject}: the photos",
+        subject=subject,
+        dataset=dataset_part(photos, crops, upscaled, captions, dataset, thumbnails, threads),
+    )
+
+
+def dataset_part(
+    photos: Path,
+    crops: Path,
+    upscaled: Path,
+    captions: Path,
+    dataset: Path,
+    thumbnails: ItemCache,
+    threads: int,
+) -> dict:
+    """What _dataset.html.j2 shows: {counts, filters, advice, pose, lights, groups, open, arithmetic}.
+
+    A photo is a card; groups are those to train on, held out, and dropped for each reason. `thumbnails` is made by
+    likeness.report.pictures.thumbnail_cache.
+    """
+    rows = read_table(photos).to_dict("records")
+    stages = [
+        {row["photo"]: row | {"folder": table.parent} for row in read_table(table).to_dict("records")}
+        for table in (crops, upscaled, captions)
+    ]
+
+    def made_card(row: Mapping) -> dict:
+        made = (stage.get(row["photo"]) for stage in stages)
+        return _card(row | {"folder": photos.parent}, *made, thumbnails)
+
+    cards = [card for _, card in cli.mapped(made_card, rows, threads, desc="pictures", unit="photo")]
+    kept = [row | {"name": Path(row["photo"]).name} for row in rows if row["fate"] != "dropped"]
+    return {
+        "counts": _counts(rows),
+        "filters": _filters(cards),
+        "advice": curation.advice(rows),
+        "pose": pose_chart(kept),
+        "lights": light_charts(kept),
+        "groups": _groups(cards),
+        "open": len(cards) <= OPEN_UP_TO,
+        "arithmetic": json.loads(dataset.read_text())["arithmetic"],
+    }
+
+
+def _counts(rows: Sequence[Mapping]) -> list[dict]:
+    found = Counter(row["fate"] for row in rows)
+    return [{"fate": fate, "label": label, "count": found[fate]} for fate, label in FATES.items()]
+
+
+def _filters(cards: Sequence[Mapping]) -> list[dict]:
+    """[{tag, label, count}] of what the cards can be filtered by; only what there is."""
+    labels = FATES | {reason: reason.replace("_", " ") for reason in curation.REASONS}
+    labels |= {"enlarged": "enlarged by Real-ESRGAN", "padded": "with mirrored edges", "warned": "with a warning"}
+    found = Counter(tag for card in cards for tag in card["tags"])
+    return [{"tag": tag, "label": label, "count": found[tag]} for tag, label in labels.items() if found[tag]]
+
+
+def _groups(cards: Sequence[Mapping]) -> list[dict]:
+    """[{fate, title, about, count, parts: [{reason, cards}]}], without empty ones."""
+    titles = {
+        "train": ("To train on", "Each with its crop brought to the training resolution, and its caption."),
+        "heldout": (
+            "Held out",
+            "Training never sees these: the checkpoints are judged by their likeness to them.",
+        ),
+        "dropped": ("Dropped", "Not used at all."),
+    }
+    groups = []
+    for fate, (title, about) in titles.items():
+        own = [card for card in cards if card["fate"] == fate]
+        parts = [(reason, [card for card in own if card["reason"] == reason]) for reason in ["", *curation.REASONS]]
+        parts = [{"reason": reason.replace("_", " "), "cards": members} for reason, members in parts if members]
+        if parts:
+            groups.append({"fate": fate, "title": title, "about": about, "count": len(own), "parts": parts})
+    return groups
+
+
+def _card(
+    photo: Mapping, crop: Mapping | None, upscale: Mapping | None, caption: Mapping | None, thumbnails: ItemCache
+) -> dict:
+    """One photo: what became of it, and its pictures. Rows of the four tables, each with the folder of its table."""
+    name = Path(photo["photo"]).name
+    padded = float(crop["padded"]) if crop else 0.0
+    enlarged = bool(upscale) and upscale["method"] == "realesrgan"
+    warnings = [row["detail"] for row in (upscale, caption) if row and row["detail"]]
+    tags = {"enlarged": enlarged, "padded": padded > FREE_PADDING, "warned": bool(warnings)}
+    if tags["padded"]:
+        warnings.append(f"{max(padded, 0.01):.0%} of the crop lies beyond the photo's edge and is mirrored")
+    boxes = _boxes(photo)
+    return {
+        "name": name,
+        "fate": photo["fate"],
+        "reason": photo["reason"],
+        "detail": photo["detail"],
+        "tags": [tag for tag in (photo["fate"], photo["reason"]) if tag] + [tag for tag, true in tags.items() if true],
+        "width": photo["width"],
+        "height": photo["height"],
+        "boxes": boxes,
+        "thumbnail": photo_uri(photo["folder"] / photo["photo"], photo["sha256"], thumbnails),
+        "alt": f"{name}, with {_number(len(boxes), 'face')} framed" if boxes else name,
+        "crop": crop_uri(crop["folder"] / crop["crop"]) if crop and not upscale else None,
+        "before": enlarged_uri(crop["folder"] / crop["crop"]) if enlarged else None,
+        "image": crop_uri(upscale["folder"] / upscale["image"]) if upscale else None,
+        "facts": _facts(photo, crop, upscale, caption),
+        "warnings": warnings,
+        "caption": caption and caption["text"],
+    }
+
+
+def _boxes(photo: Mapping) -> list[dict]:
+    """The faces in a photo, px: the subject's, and the others'. The face of another person counts as an other's."""
+    face = [[float(photo[key]) for key in "xywh"]] if photo["x"] else []
+    others = json.loads(photo["others"] or "[]")
+    unknown = photo["reason"] in ("other_person", "several_faces")
+    kinds = [("other" if unknown else "subject", box) for box in face] + [("other", box) for box in others]
+    return [dict(zip("xywh", box, strict=True)) | {"kind": kind} for kind, box in kinds]
+
+
+def _facts(photo: Mapping, crop: Mapping | None, upscale: Mapping | None, caption: Mapping | None) -> list[str]:
+    """What was measured on the way from the photo to the training image, in a few words each."""
+    facts = [f"{photo['width']} × {photo['height']} px"] if photo["width"] else []
+    if crop:
+        facts.append(f"crop {crop['source_side']} px")
+        facts += [f"similarity {float(photo['similarity']):.2f}"] if photo["similarity"] else []
+    if upscale and upscale["method"] == "realesrgan":
+        facts.append(f"Real-ESRGAN × {float(upscale['scale']):.2f}")
+        facts += [f"same face before and after: {float(upscale['similarity']):.2f}"] if upscale["similarity"] else []
+    if caption:
+        facts.append(CAPTIONED[caption["source"]])
+        facts += [_number(int(caption["tokens"]), "token")] if caption["tokens"] else []
+    return facts
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
