@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from likeness.config import checked_config, photo_files
+from likeness.config import checked_config, not_files, photo_files
 from likeness.demo_base import FILES as DEMO_BASE_FILES
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
@@ -31,6 +31,9 @@ ROOTS = [Path("."), Path(os.path.relpath(workflow.basedir))]
 # `gpu=1` on a rule limits nothing until somebody says how many there are. Without a GPU the heavy jobs share the CPU
 # badly, so they run one at a time too. A profile or --resources gpu=... goes before this.
 workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
+
+# For jobs that work on many photos at once. A cluster's Snakemake has no cores of its own; 8 is what most nodes can spare.
+ALL_CORES = workflow.cores or 8
 
 try:
     config = checked_config(config, ROOTS)
@@ -100,10 +103,22 @@ def photos(wildcards):
     return photo_files(Path(config["subjects"][wildcards.subject]["photos"]))
 
 
+def no_photos(wildcards):
+    """What lies among the photos and is no file."""
+    return not_files(Path(config["subjects"][wildcards.subject]["photos"]))
+
+
 def captions_beside_photos(wildcards):
     """The .txt files that the user wrote beside photos."""
     beside = (photo.with_suffix(".txt") for photo in photos(wildcards))
     return sorted({text for text in beside if text.is_file()})
+
+
+def upscale_weights(wildcards):
+    """The user's own file for Real-ESRGAN, where there is one."""
+    file = config["upscale"]["weights"]
+    found = [root / file for root in ROOTS if file and (root / file).is_file()]
+    return found[:1]
 
 
 def base_model_files(wildcards):
@@ -111,7 +126,18 @@ def base_model_files(wildcards):
     model = config["base_model"]
     if model == "results/demo_base":
         return expand("results/demo_base/{file}", file=DEMO_BASE_FILES)
-    for root in ROOTS:
+    return local_model_files(model)
+
+
+def captioner_files(wildcards):
+    """The files of a local captioner; none for a hub id, and none for the template."""
+    templates = config["caption"]["backend"] == "template"
+    return [] if templates else local_model_files(config["caption"]["model"])
+
+
+def local_model_files(model):
+    """What a model in a folder or a file is made of; nothing where there is neither."""
+    for root in ROOTS if model else []:
         path = root / model
         if path.is_dir():
             return sorted(
@@ -122,6 +148,14 @@ def base_model_files(wildcards):
         if path.is_file():
             return [path]
     return []
+
+
+def identity_words(wildcards):
+    """The list of words that a captioner's sentences lose; the template has none of them."""
+    if config["caption"]["backend"] == "template":
+        return []
+    words = config["caption"]["identity_words"]
+    return next((root / words for root in ROOTS if (root / words).is_file()), words)
 
 
 def sampled_epochs(wildcards):

@@ -9,11 +9,14 @@ rule detect_faces:
         "results/logs/{subject}/detect_faces.log",
     conda:
         "../envs/likeness.yaml"
+    threads: ALL_CORES
+    params:
+        no_photos=no_photos,
     message:
         "{wildcards.subject}: find the faces in every photo"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --photos {input.photos:q} --models results/models"
-        " --cache results/.cache/detect_faces --faces {output:q}"
+        "exec python {input.code[0]:q} --log {log:q} --photos {input.photos:q} --no-photos {params.no_photos:q}"
+        " --models results/models --cache results/.cache/detect_faces --faces {output:q} --threads {threads}"
 
 
 rule curate_photos:
@@ -27,7 +30,7 @@ rule curate_photos:
     conda:
         "../envs/likeness.yaml"
     params:
-        config=section("curate"),
+        config=section("curate", "subject.reference"),
     message:
         "{wildcards.subject}: keep or drop each photo, set some apart for judging"
     shell:
@@ -46,6 +49,7 @@ rule crop_faces:
         "results/logs/{subject}/crop_faces.log",
     conda:
         "../envs/likeness.yaml"
+    threads: ALL_CORES
     params:
         config=section("crop", "resolution"),
     message:
@@ -53,6 +57,7 @@ rule crop_faces:
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --photos {input.photos:q}"
         " --cache results/.cache/crop_faces --crops {output.crops:q} --folder {output.folder:q}"
+        " --threads {threads}"
 
 
 rule upscale_faces:
@@ -60,6 +65,7 @@ rule upscale_faces:
         code=code("upscale_faces.py"),
         models="results/models/models.json",
         crops="results/{subject}/crops.tsv",
+        weights=upscale_weights,
     output:
         upscaled="results/{subject}/upscaled.tsv",
         folder=directory("results/{subject}/upscaled"),
@@ -76,15 +82,18 @@ rule upscale_faces:
         "{wildcards.subject}: bring the crops to the training resolution"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --crops {input.crops:q}"
-        " --models results/models --cache results/.cache/upscale_faces"
+        " --models results/models --weights {input.weights:q} --cache results/.cache/upscale_faces"
         " --upscaled {output.upscaled:q} --folder {output.folder:q}"
 
 
 rule caption_faces:
     input:
         code=code("caption_faces.py"),
+        base="results/base.json",
         upscaled="results/{subject}/upscaled.tsv",
         texts=captions_beside_photos,
+        words=identity_words,
+        captioner=captioner_files,
     output:
         captions="results/{subject}/captions.tsv",
         folder=directory("results/{subject}/captions"),
@@ -92,14 +101,18 @@ rule caption_faces:
         "results/logs/{subject}/caption_faces.log",
     conda:
         "../envs/likeness.yaml"
+    resources:
+        gpu=int(config["caption"]["backend"] != "template"),
+        mem_mb=8000,
     params:
         config=section("subject.trigger", "subject.class_noun", "caption"),
+        roots=[str(root) for root in ROOTS],
     message:
         "{wildcards.subject}: caption the crops"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --upscaled {input.upscaled:q}"
-        " --texts {input.texts:q} --cache results/.cache/caption_faces"
-        " --captions {output.captions:q} --folder {output.folder:q}"
+        " --base {input.base:q} --texts {input.texts:q} --words {input.words:q} --roots {params.roots:q}"
+        " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 
 rule build_dataset:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from functools import cache
+import threading
 from pathlib import Path
 
 from likeness import cli, files, images, models, provenance
@@ -20,24 +20,34 @@ MODELS = [
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "photos*", "models", "cache", "faces")
+    args = cli.arguments(__doc__, "photos*", "no_photos*", "models", "cache", "faces")
     hashes = json.loads(models.model_path(args.models, "models.json").read_text())
     item_cache = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)), *(hashes[name] for name in MODELS))
+    mine, loading = threading.local(), threading.Lock()
 
-    @cache
     def loaded() -> tuple[Detector, Recogniser]:
-        return Detector(args.models), Recogniser(args.models)
+        """The models of this thread, on its first call. One thread at a time: a Detector in the making silences the
+        whole process."""
+        if not hasattr(mine, "models"):
+            with loading:
+                mine.models = Detector(args.models), Recogniser(args.models)
+        return mine.models
 
-    rows = []
-    for photo in cli.progress(sorted(args.photos), desc="faces", unit="photo"):
+    def found(photo: Path) -> list[dict]:
         about = dict.fromkeys(COLUMNS, "") | {"photo": os.path.relpath(photo, args.faces.parent)}
         try:
+            images.check_file(photo)
             about["sha256"] = sha256 = provenance.file_sha256(photo)
+        except LikenessError as error:
+            return [about | {"error": str(error)}]
         except OSError as error:
-            rows.append(about | {"error": f"the file cannot be opened: {error.strerror}"})
-            continue
-        item = item_cache.get(lambda photo=photo: provenance.canonical(_faces(photo, *loaded())).encode(), sha256)
-        rows += [about | row for row in json.loads(item.read_bytes())]
+            return [about | {"error": f"the file cannot be opened: {error.strerror}"}]
+        item = item_cache.get(lambda: provenance.canonical(_faces(photo, *loaded())).encode(), sha256)
+        return [about | row for row in json.loads(item.read_bytes())]
+
+    everything = sorted([*args.photos, *args.no_photos])
+    looked_at = cli.mapped(found, everything, args.threads, desc="faces", unit="photo")
+    rows = [row for _, rows in looked_at for row in rows]
     files.write_table(args.faces, sorted(rows, key=lambda row: (row["photo"], row["face"] or 0)), COLUMNS)
     cli.say(item_cache.summary())
 
@@ -45,14 +55,14 @@ def main() -> None:
 def _faces(photo: Path, detector: Detector, recogniser: Recogniser) -> list[dict]:
     """The rows of one photo, without its name: the same picture under another name is not looked at again."""
     try:
-        image = images.read_photo(photo)
+        with images.photo_in_turn(photo) as image:
+            about = {"width": image.shape[1], "height": image.shape[0], "phash": images.perceptual_hash(image)}
+            rows = [
+                {**about, "face": i, **row, "embedding": encode_embedding(recogniser.embedding(image, row))}
+                for i, row in enumerate(detector.faces(image))
+            ]
     except LikenessError as error:
         return [{"error": str(error)}]
-    about = {"width": image.shape[1], "height": image.shape[0], "phash": images.perceptual_hash(image)}
-    rows = [
-        {**about, "face": i, **row, "embedding": encode_embedding(recogniser.embedding(image, row))}
-        for i, row in enumerate(detector.faces(image))
-    ]
     return rows or [about]
 
 

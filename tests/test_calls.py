@@ -17,7 +17,7 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 STAGES = {
     "fetch_models", "fetch_base", "detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces",
     "build_dataset", "cache_latents", "train_lora", "sample_checkpoint", "score_checkpoint", "choose_checkpoint",
-    "plot_grid", "build_report",
+    "plot_grid", "build_report", "build_dataset_page",
 }  # fmt: skip
 
 

@@ -18,9 +18,14 @@ FATES = {
     "cut_short.jpg": "unreadable",
     "not_a_picture.jpg": "unreadable",
     "no_face.jpg": "no_face",
-    "two_people.jpg": "several_faces",
+    "mirror.jpg": "several_faces",
+    "far_away.jpg": "too_small",
+    "blurred.jpg": "blurred",
+    "too_dark.jpg": "bad_exposure",
+    "half_a_face.jpg": "occluded",
     "somebody_else.jpg": "other_person",
     "07_brighter_copy.jpg": "near_duplicate",
+    "two_people.jpg": "",
     "sideways_exif.jpg": "",
     "needs_upscaling.jpg": "",
     "transparent_corners.png": "",
@@ -53,11 +58,12 @@ def test_every_trap_is_dropped_or_mended_for_the_reason_a_person_would_give(resu
     assert {name: photos.reason[name] for name in FATES} == FATES
     clean = photos[~photos.index.isin(FATES)]
     assert set(clean.fate) == {"train", "heldout"} and len(clean) == 24
-    report = (results / "ava/portrait/report.html").read_text()
-    for name in FATES:
-        assert name in report
-    for sentence in photos.detail[photos.fate == "dropped"]:
-        assert sentence.split(",")[0].split(":")[0] in report
+    for page in ("ava/dataset.html", "ava/portrait/report.html"):
+        html = (results / page).read_text()
+        for name in FATES:
+            assert name in html
+        for sentence in photos.detail[photos.fate == "dropped"]:
+            assert sentence.split(",")[0].split(":")[0] in html
 
 
 def test_the_small_photo_is_upscaled_and_the_others_are_not(results):

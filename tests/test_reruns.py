@@ -17,6 +17,7 @@ from project import Project
 DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 TRAINED = ["cache_latents", "train_lora"]
 JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", "plot_grid", "build_report"]
+PAGE = "build_dataset_page"
 CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
 
 
@@ -25,7 +26,7 @@ def project(tmp_path_factory, model_files, small_base) -> Project:
     """Finished once; its path has spaces and an accent, because users' paths do."""
     project = Project(tmp_path_factory.mktemp("rerun") / "my phötos and models", model_files, small_base)
     outcome = project.run()
-    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, *TRAINED, *JUDGED}
+    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, PAGE, *TRAINED, *JUDGED}
     assert outcome.computed["train_lora"] == 2 and outcome.computed["sample_checkpoint"] == 2 * CELLS + 2
     return project
 
@@ -86,7 +87,7 @@ def test_photo_changed(project):
     loras = project.loras()
     project.add_photo(training_photo(project), brightness=0.8)
     outcome = project.run()
-    assert set(outcome.jobs) == {*DATASET, *TRAINED, *JUDGED}
+    assert set(outcome.jobs) == {*DATASET, PAGE, *TRAINED, *JUDGED}
     assert [outcome.computed[rule] for rule in ("detect_faces", "crop_faces", "upscale_faces")] == [1, 1, 1]
     assert outcome.computed["train_lora"] == 2
     assert outcome.jobs["sample_checkpoint"] == 2, "the base model's pictures do not depend on the photos"
@@ -167,7 +168,7 @@ def test_script_edited(project):
 def test_helper_module_edited(project):
     append_comment(project.folder / "scripts/likeness/captions.py")
     outcome = project.run()
-    assert set(outcome.jobs) == {"caption_faces", "build_dataset", *TRAINED, *JUDGED}
+    assert set(outcome.jobs) == {"caption_faces", "build_dataset", PAGE, *TRAINED, *JUDGED}
     assert none_computed(outcome, "caption_faces") and outcome.computed["caption_faces"] > 0
 
 
@@ -209,6 +210,6 @@ def test_results_deleted(project):
     shutil.rmtree(project.folder / "results")
     project.link_models()
     outcome = project.run()
-    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, *TRAINED, *JUDGED}
+    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, PAGE, *TRAINED, *JUDGED}
     assert outcome.computed["detect_faces"] == 8 and outcome.computed["train_lora"] == 2
     assert project.loras() == loras, "the same photos and settings give the same bytes"

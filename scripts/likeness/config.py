@@ -4,6 +4,7 @@ Only the Snakefile reads this module: scripts get the canonical JSON of the sect
 adding a key here reruns nothing.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from likeness.errors import LikenessError
-
-# Read by detect_faces; anything else in the folder is left alone, captions (.txt) are read by caption_faces.
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp", ".gif"}
+from likeness.suffixes import PHOTO_SUFFIXES
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]  # part of file names, of A1111's <lora:...>
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -32,13 +31,15 @@ class Subject(Section):
     """What the base model calls such a person: woman, man, person."""
     consent: Literal["self", "written", "synthetic"]
     """Who agreed to this likeness: self (it is you), written (you hold it in writing), synthetic (nobody exists)."""
+    reference: list[str] = []
+    """File names in the folder that show only the subject; without any, the subject is whom most photos show."""
 
 
 class Curate(Section):
     min_face: Annotated[int, Field(gt=0)] = 64
     """Smallest face width in px that is trained on; Real-ESRGAN keeps a face's identity from about 64 px on."""
     same_person: Fraction = 0.45
-    """Lowest SFace cosine similarity to the rest of the folder (OpenCV's own threshold for one pair is 0.363)."""
+    """Lowest SFace similarity to the subject's other photos; what it costs: docs/faces.md."""
     near_duplicate: Annotated[int, Field(ge=0, le=64)] = 6
     """Perceptual-hash distance up to which two photos count as the same picture."""
     held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.2
@@ -50,9 +51,13 @@ class Curate(Section):
 class Crop(Section):
     face_fraction: Annotated[float, Field(gt=0.1, le=1)] = 0.45
     """Face height as a share of the crop's side: head and a little shoulder."""
+    face_level: Annotated[float, Field(ge=0.3, le=0.7)] = 0.48
+    """Height of the face's middle in the crop, from the top: more shoulder than air above the hair."""
 
 
 class Upscale(Section):
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    """A .pth or .safetensors of your own for the network of RealESRGAN_x4plus; empty: those weights."""
     tile: Annotated[int, Field(ge=32)] = 256
     """Real-ESRGAN works in tiles of this many px: smaller needs less memory."""
     min_similarity: Fraction = 0.6
@@ -60,8 +65,12 @@ class Upscale(Section):
 
 
 class Caption(Section):
-    backend: Literal["template"] = "template"
-    """How photos without a .txt beside them get a caption."""
+    backend: Literal["template", "blip", "florence2"] = "template"
+    """How photos without a .txt beside them get a caption: template says what was measured and needs no download."""
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """Hub id or local folder of a captioner; empty: the base models by Salesforce (blip) and Microsoft (florence2)."""
+    identity_words: Annotated[str, Field(min_length=1)] = "resources/identity_words.txt"
+    """File with the words for what a person is, which blip's and florence2's captions leave out."""
 
 
 class Train(Section):
@@ -170,9 +179,21 @@ def checked_config(raw: dict, roots: Iterable[Path]) -> dict:
     subjects = {}
     for name, subject in (config.subjects if config else {}).items():
         try:
-            subjects[name] = subject.model_dump() | {"photos": str(photo_folder(subject.photos, roots))}
+            folder = photo_folder(subject.photos, roots)
+            subjects[name] = subject.model_dump() | {"photos": str(folder)}
+            names = {path.name for path in photo_files(folder)}
+            problems += [
+                f"subjects.{name}.reference: no photo {photo!r} in {subject.photos}; expected names of files in it"
+                for photo in subject.reference
+                if photo not in names
+            ]
         except LikenessError as error:
             problems.append(f"subjects.{name}.photos: {error}")
+    weights = config.upscale.weights if config else None
+    if weights and not any((root / weights).is_file() for root in roots):
+        problems.append(
+            f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
+        )
     if problems:
         raise LikenessError("config:\n  " + "\n  ".join(problems))
     return config.model_dump() | {"runs": runs, "subjects": subjects}
@@ -183,6 +204,7 @@ def photo_folder(photos: str, roots: Iterable[Path]) -> Path:
     for root in roots:
         folder = root / photos
         if folder.is_dir():
+            _refuse_names(folder)
             if not photo_files(folder):
                 raise LikenessError(
                     f"no photo in {photos!r}; expected files ending in {' '.join(sorted(PHOTO_SUFFIXES))}"
@@ -191,10 +213,35 @@ def photo_folder(photos: str, roots: Iterable[Path]) -> Path:
     raise LikenessError(f"no folder {photos!r}; expected a folder of photos of one person")
 
 
+def _refuse_names(folder: Path) -> None:
+    """Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text."""
+    for path in _named_like_photos(folder):
+        if set("{}") & set(str(path)):
+            raise LikenessError(f"the path {str(path)!r} has a brace, which Snakemake cannot take; rename it")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise LikenessError(f"the path {str(path)!r} is not UTF-8; rename it") from None
+
+
 def photo_files(folder: Path) -> list[Path]:
-    """Every photo directly in a folder, sorted; hidden files (a Mac's ._x.jpg) are not photos."""
-    files = (p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in files if p.is_file())
+    """Every photo directly in a folder, sorted: what detect_faces reads. Captions (.txt) are read by caption_faces."""
+    return [path for path in _named_like_photos(folder) if _can_be_read(path)]
+
+
+def not_files(folder: Path) -> list[Path]:
+    """What is named like a photo and is no file that can be read (a link to nothing, a folder, a pipe), sorted: it gets
+    its row, but nobody can wait for it as an input."""
+    return [path for path in _named_like_photos(folder) if not _can_be_read(path)]
+
+
+def _named_like_photos(folder: Path) -> list[Path]:
+    """Hidden files (a Mac's ._x.jpg) are not photos."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
+
+
+def _can_be_read(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.R_OK)
 
 
 def json_schema() -> dict:
