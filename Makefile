@@ -1,6 +1,8 @@
 # make demo    install everything into .venv and run the demonstration (config.yaml as shipped)
 # make test    the same environment, and the tests
 # make env     only the environment;  make lint  only the style checks
+# make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
+# make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
 # Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
 
 # Of the Pythons that are new enough and can make environments, the one that the pinned versions were run on first.
@@ -11,7 +13,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test lint
+.PHONY: env demo test lint bench-faces bench-dataset
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -29,6 +31,15 @@ lint: .venv/installed-test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/snakefmt --check Snakefile rules
+
+bench-faces: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/calibrate_identity.py
+	.venv/bin/python tools/bench_faces.py
+
+bench-dataset: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_dataset.py
 
 # Kept by pins: a changed list installs again, over what is there.
 .venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from likeness import cli, faces, files, images, provenance
+from likeness import cli, files, images, provenance
+from likeness.crops import Square, crop_box, crop_face, crop_side
 from likeness.errors import LikenessError
 
 COLUMNS = [
@@ -20,16 +21,16 @@ def main() -> None:
     kept = table[table["fate"] != "dropped"].to_dict("records")
     stems = images.unique_stems(row["photo"] for row in kept)
 
-    def cropped(row: dict) -> tuple[faces.Square, Path]:
+    def cropped(row: dict) -> tuple[Square, Path]:
         """The square, and its crop as a file of the cache."""
         photo = args.photos.parent / row["photo"]
         if not photo.is_file() or provenance.file_sha256(photo) != row["sha256"]:
             raise LikenessError(f"{photo} was changed or removed after its faces were detected; run snakemake again")
-        square = faces.crop_box(row, framing.face_fraction, framing.face_level)
+        square = crop_box(row, framing.face_fraction, framing.face_level)
 
         def crop() -> bytes:
             with images.photo_in_turn(photo) as image:
-                return images.png_bytes(faces.crop_face(image, square, resolution))
+                return images.png_bytes(crop_face(image, square, resolution))
 
         return square, item_cache.get(crop, row["sha256"], provenance.canonical(square))
 
@@ -40,7 +41,7 @@ def main() -> None:
         about = {
             "crop": os.path.relpath(args.folder / name, args.crops.parent),
             "sha256": provenance.file_sha256(crop),
-            "side": faces.crop_side(square, resolution),
+            "side": crop_side(square, resolution),
             "source_side": square.side,
             "padded": square.padded,
             "face_fraction": f"{float(row['face_height']) / square.side:.3f}",

@@ -1,15 +1,17 @@
 """Faces are found wherever they are and however they are turned, cut out square and upright, and told apart."""
 
 import json
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import faces, files, identity
+from likeness import crops, faces, files, identity
 from likeness.errors import LikenessError
 from likeness.images import read_photo
 from likeness.provenance import file_sha256
@@ -81,6 +83,73 @@ def test_roll_is_measured_clockwise(detector, portraits, degrees):
     assert (difference + 180) % 360 - 180 == pytest.approx(0, abs=4)
 
 
+@pytest.fixture(scope="module")
+def drawn(root):
+    """The benchmark's drawn photos: a background by its seed, and heads pasted at random places."""
+    return SimpleNamespace(**runpy.run_path(str(root / "tools/bench_faces.py")))
+
+
+def found_in(detector, drawn, heads: list, seed: int) -> tuple[list[dict], int]:
+    """The faces found in a drawn photo of 12 megapixels, and how many of its heads are among them."""
+    image, boxes = drawn.pasted(drawn.background(seed), heads, seed)
+    rows = detector.faces(image)
+    return rows, len(drawn.matched(boxes, [faces._box(row) for row in rows]))
+
+
+def test_small_faces_are_found_beside_large_ones_in_a_photo_of_12_megapixels(detector, drawn, portraits):
+    sizes = [900, 320, 160, 80, 60, 40]
+    rows, hits = found_in(detector, drawn, [(portraits[i], size, 0) for i, size in enumerate(sizes)], seed=101)
+    assert len(rows) == hits == len(sizes)
+    assert [row["face_height"] for row in rows] == pytest.approx(sizes, rel=0.15)
+
+
+def test_small_faces_are_found_on_their_side_and_upside_down(detector, drawn, portraits):
+    heads = [(portraits[i], size, turn) for i, (size, turn) in enumerate([(80, 90), (80, -90), (100, 180), (150, 135)])]
+    rows, hits = found_in(detector, drawn, heads, seed=102)
+    assert len(rows) == hits == len(heads)
+    assert sorted(round(row["roll"] / 45) * 45 % 360 for row in rows) == [90, 135, 180, 270]
+
+
+def test_no_face_is_found_where_there_is_none_however_large_the_photo(detector, drawn):
+    for seed in (103, 104):
+        assert detector.faces(drawn.background(seed)) == []
+
+
+def test_visible_is_the_share_of_the_face_inside_the_picture(detector, portraits):
+    row = only_face(detector, portraits[0])
+    assert row["visible"] == 1
+    edge = round(row["x"] + 0.75 * row["w"])
+    cut_off = only_face(detector, np.ascontiguousarray(portraits[0][:, :edge]))
+    assert 0.6 < cut_off["visible"] < 0.9
+
+
+def test_clipped_is_the_share_of_the_face_that_is_burnt_out_or_black(detector, portraits):
+    image = portraits[0]
+    row = only_face(detector, image)
+    assert row["clipped"] < 0.02
+    for colour in (255, 0):
+        cheek = image.copy()
+        x, y, w, h = (round(row[key]) for key in "xywh")
+        cheek[y + round(0.6 * h) : y + h, x : x + round(0.4 * w)] = colour
+        share = only_face(detector, cheek)["clipped"]
+        assert 0.06 < share < 0.18  # the outline leaves out the corner of the box
+    assert only_face(detector, np.clip(image.astype(int) * 3, 0, 255).astype(np.uint8))["clipped"] > 0.3
+
+
+def test_photos_looked_at_in_threads_give_the_same_table_as_one_by_one(root, model_files, ava, tmp_path):
+    traps = ["no_face.jpg", "two_people.jpg", "cut_short.jpg", "sideways_exif.jpg"]
+    photos = [ava / name for name in (*CLEAN[:6], *traps)]
+    tables = []
+    for threads in (1, 3):
+        table = tmp_path / "faces.tsv"
+        command = [sys.executable, root / "scripts/detect_faces.py", "--photos", *photos, "--models", model_files]
+        command += ["--cache", tmp_path / f"cache{threads}", "--faces", table, "--threads", str(threads)]
+        subprocess.run(command, check=True, capture_output=True)
+        tables.append(table.read_bytes())
+    assert tables[0] == tables[1] and tables[0].count(b"\n") >= len(photos) + 1
+    assert len(set((tmp_path / "cache3").rglob("*"))) > len(photos)  # computed, not taken from the other's cache
+
+
 def test_yaw_changes_sign_in_the_mirror(detector, portraits):
     row, mirrored = (only_face(detector, image) for image in (portraits[20], portraits[20][:, ::-1]))
     assert row["yaw"] > 20  # looks to the right of the picture
@@ -105,7 +174,7 @@ def test_sharpness_falls_with_blur_and_not_with_contrast(detector, portraits):
 
 
 def cut(image: np.ndarray, row: dict, face_fraction: float = 0.45, resolution: int = 512) -> np.ndarray:
-    return faces.crop_face(image, faces.crop_box(row, face_fraction), resolution)
+    return crops.crop_face(image, crops.crop_box(row, face_fraction), resolution)
 
 
 def test_crops_are_square_and_upright_with_the_eyes_in_one_place(detector, portraits):
@@ -113,7 +182,7 @@ def test_crops_are_square_and_upright_with_the_eyes_in_one_place(detector, portr
     for degrees in (0, -25, 25, 90, 180):
         image = turned(on_wall(portraits[0], 500, 1500, 1500), degrees)
         row = only_face(detector, image)
-        assert faces.crop_box(row, 0.45).padded == 0
+        assert crops.crop_box(row, 0.45).padded == 0
         crop = cut(image, row)
         assert crop.shape[0] == crop.shape[1] and crop.dtype == np.uint8
         row = only_face(detector, crop)
@@ -128,7 +197,7 @@ def test_the_face_stands_as_high_in_the_crop_as_was_asked(detector, portraits):
     row = only_face(detector, image)
     levels = []
     for face_level in (0.4, 0.48, 0.6):
-        crop = faces.crop_face(image, faces.crop_box(row, 0.45, face_level), 512)
+        crop = crops.crop_face(image, crops.crop_box(row, 0.45, face_level), 512)
         levels.append(only_face(detector, crop)["center_y"] / crop.shape[0])
     assert levels == pytest.approx([0.4, 0.48, 0.6], abs=0.01)
 
@@ -137,32 +206,32 @@ def test_an_upright_crop_holds_the_very_pixels_of_the_photo(detector, portraits)
     image = on_wall(portraits[3], 500)
     row = only_face(detector, image)
     assert abs(row["roll"]) < faces.UPRIGHT_ENOUGH
-    square = faces.crop_box(row, 0.45)
+    square = crops.crop_box(row, 0.45)
     left, top = round(square.center_x - (square.side - 1) / 2), round(square.center_y - (square.side - 1) / 2)
     region = image[top : top + square.side, left : left + square.side]
-    assert (faces.crop_face(image, square, square.side) == region).all()
+    assert (crops.crop_face(image, square, square.side) == region).all()
     # A larger square is brought to the resolution by one Lanczos resampling of those pixels.
     once = np.asarray(Image.fromarray(region).resize((256, 256), Image.Resampling.LANCZOS))
-    assert (faces.crop_face(image, square, 256) == once).all()
+    assert (crops.crop_face(image, square, 256) == once).all()
 
 
 def test_a_photo_too_tight_for_the_square_gets_a_tighter_one_before_it_is_padded(detector, portraits):
     row = only_face(detector, portraits[0])
-    square = faces.crop_box(row, 0.45)
+    square = crops.crop_box(row, 0.45)
     assert square.padded == 0 and square.side > 500  # all of the portrait's 512 px
     tight = np.ascontiguousarray(portraits[0][140:, 100:])  # through the forehead and the hair
     row = only_face(detector, tight)
-    square = faces.crop_box(row, 0.45)
+    square = crops.crop_box(row, 0.45)
     assert 0.01 < square.padded < 0.3
-    crop = faces.crop_face(tight, square, 512)
+    crop = crops.crop_face(tight, square, 512)
     assert crop.shape == (square.side, square.side, 3)
-    assert row["face_height"] / crop.shape[0] == pytest.approx(faces.TIGHTEST_FACE_FRACTION, abs=0.02)
+    assert row["face_height"] / crop.shape[0] == pytest.approx(crops.TIGHTEST_FACE_FRACTION, abs=0.02)
 
 
 def test_what_lies_outside_the_picture_is_its_reflection():
     image = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
-    square = faces.Square(center_x=39.5, center_y=49.5, side=100, roll=0, padded=0.1, shared=0)
-    crop = faces.crop_face(image, square, 100)
+    square = crops.Square(center_x=39.5, center_y=49.5, side=100, roll=0, padded=0.1, shared=0)
+    crop = crops.crop_face(image, square, 100)
     assert (crop[:, 10:] == image[:, :90]).all()
     assert (crop[:, :10] == image[:, 10:0:-1]).all()
 
@@ -172,8 +241,8 @@ def test_crops_never_exceed_the_resolution_and_do_not_alias(roll):
     """Stripes finer than the crop can hold: their mean is all that may be left."""
     stripes = np.zeros((3000, 3000, 3), np.uint8)
     stripes[:, 1::2] = 200
-    square = faces.Square(center_x=1499.5, center_y=1499.5, side=1800, roll=roll, padded=0, shared=0)
-    crop = faces.crop_face(stripes, square, 256)
+    square = crops.Square(center_x=1499.5, center_y=1499.5, side=1800, roll=roll, padded=0, shared=0)
+    crop = crops.crop_face(stripes, square, 256)
     assert crop.shape == (256, 256, 3)
     assert np.abs(crop[2:-2, 2:-2].astype(int) - 100).max() <= 2  # at the edges the filter sees one side only
 
@@ -187,8 +256,8 @@ def test_a_tilted_crop_keeps_what_the_photo_shows(portraits, side):
 
     y, x = np.mgrid[:1600, :1600].astype(float)
     image = np.repeat(np.rint(waves(x, y))[..., None], 3, axis=2).astype(np.uint8)
-    square = faces.Square(center_x=800.3, center_y=790.6, side=side, roll=17, padded=0, shared=0)
-    crop = faces.crop_face(image, square, 512)
+    square = crops.Square(center_x=800.3, center_y=790.6, side=side, roll=17, padded=0, shared=0)
+    crop = crops.crop_face(image, square, 512)
     out = min(side, 512)
     v, u = (np.mgrid[:out, :out] - (out - 1) / 2) * side / out
     cos, sin = np.cos(np.radians(17)), np.sin(np.radians(17))
@@ -206,17 +275,17 @@ def beside(row: dict, *boxes: tuple) -> dict:
 def test_another_face_beside_is_left_outside_the_square(detector, portraits):
     image = on_wall(portraits[0], 500, 1500, 2000)
     row = only_face(detector, image)
-    alone = faces.crop_box(row, 0.45)
+    alone = crops.crop_box(row, 0.45)
     x, y, w, h = (row[key] for key in "xywh")
     for other in ((x + 1.3 * w, y, w, h), (x + 1.18 * w, y + 0.2 * h, w, h), (x, y + 1.2 * h, w, h)):
-        square = faces.crop_box(beside(row, other), 0.45)
-        assert alone.side >= square.side >= row["face_height"] / faces.TIGHTEST_FACE_FRACTION - 1
+        square = crops.crop_box(beside(row, other), 0.45)
+        assert alone.side >= square.side >= row["face_height"] / crops.TIGHTEST_FACE_FRACTION - 1
         assert square.shared == 0 and square.padded == 0
         # Nothing but the wall and the subject: the other's place, painted red, does not show.
         painted = image.copy()
         left, top, right, bottom = (round(v) for v in (other[0], other[1], other[0] + other[2], other[1] + other[3]))
         painted[top + 8 : bottom - 8, left + 8 : right - 8] = 255, 0, 0
-        crop = faces.crop_face(painted, square, 512).astype(int)
+        crop = crops.crop_face(painted, square, 512).astype(int)
         assert not (crop[..., 0] - crop[..., 1] > 200).any()
         only_face(detector, crop.astype(np.uint8))
 
@@ -224,9 +293,9 @@ def test_another_face_beside_is_left_outside_the_square(detector, portraits):
 def test_far_away_faces_change_nothing_and_a_face_too_near_is_told(detector, portraits):
     row = only_face(detector, on_wall(portraits[0], 500, 1500, 2000))
     x, y, w, h = (row[key] for key in "xywh")
-    assert faces.crop_box(beside(row, (x + 4 * w, y, w, h)), 0.45) == faces.crop_box(row, 0.45)
-    tight = faces.crop_box(beside(row, (x + 0.8 * w, y, w, h), (x - 0.8 * w, y, w, h)), 0.45)
-    assert tight.side == round(row["face_height"] / faces.TIGHTEST_FACE_FRACTION)
+    assert crops.crop_box(beside(row, (x + 4 * w, y, w, h)), 0.45) == crops.crop_box(row, 0.45)
+    tight = crops.crop_box(beside(row, (x + 0.8 * w, y, w, h), (x - 0.8 * w, y, w, h)), 0.45)
+    assert tight.side == round(row["face_height"] / crops.TIGHTEST_FACE_FRACTION)
     # 0.2 of each lies over the face itself, and some of the margin is left to one side or the other.
     assert 0.2 < tight.shared < 0.6
 

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from likeness import config, files, images, upscale
+from likeness.crops import crop_box, crop_face
 from likeness.errors import LikenessError
-from likeness.faces import Detector, crop_box, crop_face, sharpness
+from likeness.faces import Detector, sharpness
 from likeness.identity import Recogniser, face_embedding, similarity
 from project import CONFIG
 

@@ -156,6 +156,8 @@ def _background(gray: np.ndarray, mesh: np.ndarray, roll: float) -> float | None
 
 
 def _monochrome(image: np.ndarray) -> bool:
+    step = max(1, max(image.shape[:2]) // (4 * MONOCHROME_SIDE))  # a large photo is not read whole for each face
+    image = image[::step, ::step]
     scale = min(1, MONOCHROME_SIDE / max(image.shape[:2]))
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

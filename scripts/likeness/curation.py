@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from likeness.crops import TIGHTEST_FACE_FRACTION, crop_box
 from likeness.errors import LikenessError
-from likeness.faces import FACE_COLUMNS, TIGHTEST_FACE_FRACTION, crop_box
+from likeness.faces import FACE_COLUMNS
 from likeness.identity import decode_embedding
 from likeness.provenance import canonical
 
@@ -44,9 +45,9 @@ RIVAL_PHOTOS = 3
 CLEARLY_MORE_ALIKE = 0.15
 # A face this much narrower than the main one is somebody in the background.
 BYSTANDER = 1 / 3
-# `faces.sharpness` of portraits was 0.55 to 0.75 at any size; under a Gaussian blur of 2 px on a face 256 px high
-# 0.24 to 0.34, of 3 px 0.18 to 0.24. Only what is clearly useless is dropped.
-MIN_SHARPNESS = 0.25
+# `faces.sharpness` of 96 portraits was 0.37 to 0.65; under a Gaussian blur of 2 px on a face 256 px high 0.16 to 0.36,
+# of 3 px 0.10 to 0.27. Only what is clearly useless is dropped.
+MIN_SHARPNESS = 0.21
 # Mean luminance of the face: 0.4 to 0.65 in ordinary portraits, 0.04 to 0.06 at a tenth of their values. Dark skin in
 # poor light must pass, so these bounds catch only what is black or white.
 BRIGHTNESS = (0.07, 0.94)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from likeness import cli, curation
-from likeness.faces import FREE_PADDING
+from likeness.crops import FREE_PADDING
 from likeness.files import ItemCache, read_table
 from likeness.report.coverage import light_charts, pose_chart
 from likeness.report.page import rendered
