@@ -205,7 +205,7 @@ def test_the_face_stands_as_high_in_the_crop_as_was_asked(detector, portraits):
 def test_an_upright_crop_holds_the_very_pixels_of_the_photo(detector, portraits):
     image = on_wall(portraits[3], 500)
     row = only_face(detector, image)
-    assert abs(row["roll"]) < faces.UPRIGHT_ENOUGH
+    assert abs(row["roll"]) < crops.UPRIGHT_ENOUGH
     square = crops.crop_box(row, 0.45)
     left, top = round(square.center_x - (square.side - 1) / 2), round(square.center_y - (square.side - 1) / 2)
     region = image[top : top + square.side, left : left + square.side]

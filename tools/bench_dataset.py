@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,8 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(folder)
-        numbers = tqdm(range(args.photos + 1), desc="photos", unit="photo", disable=None)
-        photos = [photo(folder / "photos", number) for number in numbers]
+        photos = made_photos(folder / "photos", args.photos + 1)
         cold = [call(folder, stage, photos[:-1], threads) for stage in STAGES]
         again = [call(folder, stage, photos[:-1], threads) for stage in STAGES]
         one_more = [call(folder, stage, photos, threads) for stage in STAGES]
@@ -89,9 +89,15 @@ def prepare(folder: Path) -> None:
     run(folder, "fetch_base", "--config", config, "--models", MODELS, *where)
 
 
+def made_photos(folder: Path, count: int) -> list[Path]:
+    folder.mkdir()
+    with ProcessPoolExecutor() as pool:
+        made = pool.map(photo, [folder] * count, range(count))
+        return list(tqdm(made, total=count, desc="photos", unit="photo", disable=None))
+
+
 def photo(folder: Path, number: int) -> Path:
     """A large photo of the subject; the same number gives the same bytes."""
-    folder.mkdir(exist_ok=True)
     people = portraits(ROOT / "resources/people/ava")
     size = SMALL_FACE if number % SMALL_EVERY == 1 else FACE
     image, _ = pasted(background(number), [(people[number % len(people)], size, 0)], seed=number)
