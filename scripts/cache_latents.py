@@ -29,14 +29,9 @@ def main() -> None:
         vae = part_digest(base, "vae")
         return store.get(lambda: encoded_image(part("vae"), png, size), "image", item["sha256"], vae, str(size))
 
-    def caption(item: dict) -> Path:
+    def caption(words: str) -> Path:
         text = part_digest(base, "text_encoder", "tokenizer")
-        return store.get(
-            lambda: encoded_caption(part("tokenizer"), part("text_encoder"), item["caption"]),
-            "text",
-            item["caption"],
-            text,
-        )
+        return store.get(lambda: encoded_caption(part("tokenizer"), part("text_encoder"), words), "text", words, text)
 
     items = list(cli.progress(dataset["images"], desc="cache_latents", unit="photo"))
     write_atomic(args.latents, latents_bytes(items, image, caption))

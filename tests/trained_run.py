@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from likeness.config import Train
-from likeness.training import loop
+from likeness.training import adapters, loop
 from likeness.training.store import RunStore
 
 SHORT = {"rank": 4, "alpha": 2, "max_train_steps": 8, "epochs": 2, "batch_size": 2, "precision": "fp32"}
@@ -25,7 +25,7 @@ class Run(NamedTuple):
         """network -> layer -> the LoRA's delta W, of the models in training."""
         return {
             name: {
-                module.path: layer.get_delta_weight(loop.ADAPTER)
+                module.path: layer.get_delta_weight(adapters.ADAPTER)
                 for module, layer in zip(network.modules, network.layers, strict=True)
             }
             for name, network in self.networks.items()
@@ -41,6 +41,8 @@ def made_up_latents(images: int, width: int, side: int = 8) -> tuple[list[dict],
         "std": torch.full((images, 4, side, side), 0.1),
         "tokens": torch.randint(0, 49406, (images, 77), generator=generator),
         "hidden": torch.randn(images, 77, width, generator=generator),
+        "empty_tokens": torch.full((77,), 49407),
+        "empty_hidden": torch.randn(77, width, generator=generator),
     }
     return items, latents
 
@@ -48,7 +50,7 @@ def made_up_latents(images: int, width: int, side: int = 8) -> tuple[list[dict],
 def trained(folder: Path, base: dict, latents=None, report=None, **settings) -> Run:
     """Train in `folder` until done or stopped."""
     networks, rows = {}, []
-    keep = loop._networks
+    keep = adapters.networks
 
     def keeping(*arguments):
         networks.update(keep(*arguments))
@@ -62,11 +64,11 @@ def trained(folder: Path, base: dict, latents=None, report=None, **settings) -> 
     items, made = made_up_latents(5, base_width(base))
     store = RunStore(folder / "store")
     train = Train(**(SHORT | settings)).model_dump()
-    loop._networks = keeping
+    adapters.networks = keeping
     try:
         done = loop.train(train, items, latents or made, base, store, torch.device("cpu"), note)
     finally:
-        loop._networks = keep
+        adapters.networks = keep
     return Run(store, networks, done, rows)
 
 

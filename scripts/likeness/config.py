@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from likeness.errors import LikenessError
+from likeness.training.optimizers import problems
 
 # Read by detect_faces; anything else in the folder is left alone, captions (.txt) are read by caption_faces.
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".bmp", ".gif"}
@@ -65,15 +66,33 @@ class Caption(Section):
 
 
 class Train(Section):
+    network: Literal["lora", "locon", "dora", "loha", "lokr"] = "lora"
+    """LoRA; LoCon, with the convolutions too; DoRA, with magnitudes (for ComfyUI; A1111 misreads them); LoHa; LoKr."""
     rank: Annotated[int, Field(gt=0)] = 128
+    """kohya's network_dim."""
     alpha: Annotated[float, Field(gt=0)] = 64
-    optimizer: Literal["AdamW"] = "AdamW"
+    """kohya's network_alpha: the LoRA counts alpha / rank."""
+    conv_rank: Annotated[int, Field(gt=0)] = 8
+    """Rank of LoCon's 3x3 convolutions (kohya's conv_dim)."""
+    conv_alpha: Annotated[float, Field(gt=0)] = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the adapter, while training (kohya's network_dropout)."""
+    layers: Literal["all", "attention"] = "all"
+    """Where a LoRA goes: every layer of the transformers, or their attention alone."""
+    optimizer: Literal["AdamW", "AdamW8bit", "Adafactor", "DAdaptAdam", "Prodigy", "Lion"] = "AdamW"
+    optimizer_args: dict[str, bool | int | float | list[float]] = {}
+    """As in kohya: {weight_decay: 0.01, betas: [0.9, 0.99], relative_step: false, ...}."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Of the U-Net's LoRA."""
+    """Of the U-Net's LoRA; 1 for DAdaptAdam and Prodigy."""
     train_text_encoder: bool = False
     text_encoder_lr: Annotated[float, Field(gt=0)] = 5e-5
-    lr_scheduler: Literal["constant", "linear", "cosine", "cosine_with_restarts"] = "cosine_with_restarts"
+    lr_scheduler: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "cosine_with_restarts"
     lr_scheduler_num_cycles: Annotated[int, Field(gt=0)] = 3
+    lr_scheduler_power: Annotated[float, Field(gt=0)] = 1.0
+    """Of polynomial."""
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
     max_train_steps: Annotated[int, Field(gt=0)] = 2000
     epochs: Annotated[int, Field(gt=0)] = 10
     """One checkpoint is saved per epoch."""
@@ -83,14 +102,29 @@ class Train(Section):
     """Of the frozen base model and the activations; the LoRA itself is always fp32."""
     save_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     """Of the numbers in the file; fp16 is what kohya_ss saves."""
+    loss: Literal["l2", "huber"] = "l2"
+    huber_c: Annotated[float, Field(gt=0, le=1)] = 0.1
+    huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    debiased_estimation: bool = False
+    """Instead of min_snr_gamma."""
     noise_offset: Annotated[float, Field(ge=0)] = 0.0
+    multires_noise_iterations: Annotated[int, Field(ge=0)] = 0
+    multires_noise_discount: Annotated[float, Field(gt=0, le=1)] = 0.3
+    caption_dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the pictures that are shown without their caption."""
     seed: Annotated[int, Field(ge=0)] = 42
 
     @model_validator(mode="after")
-    def alpha_within_rank(self):
+    def settings_that_fit_together(self):
         if self.alpha > self.rank:
             raise ValueError(f"alpha {self.alpha:g} is larger than rank {self.rank}; expected at most rank")
+        if self.conv_alpha > self.conv_rank:
+            raise ValueError(f"conv_alpha {self.conv_alpha:g} is larger than conv_rank {self.conv_rank}")
+        if self.debiased_estimation and self.min_snr_gamma is not None:
+            raise ValueError("debiased_estimation and min_snr_gamma are two weights for one thing; set one of them")
+        if mistakes := problems(self.model_dump()):
+            raise ValueError("; ".join(mistakes))
         return self
 
 

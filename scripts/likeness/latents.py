@@ -45,18 +45,21 @@ def encoded_caption(tokenizer, text_encoder, caption: str) -> bytes:
     return safetensors_bytes({"tokens": ids[0], "hidden": hidden[0].float()}, {})
 
 
-def latents_bytes(items: list[dict], image: Callable[[dict], Path], caption: Callable[[dict], Path]) -> bytes:
-    """latents.safetensors: for each item `{name}.mean .std .tokens .hidden`; the header names what they are from."""
-    tensors = {}
+def latents_bytes(items: list[dict], image: Callable[[dict], Path], caption: Callable[[str], Path]) -> bytes:
+    """latents.safetensors: for each item `{name}.mean .std .tokens .hidden`, and `empty_tokens`, `empty_hidden` of the
+    empty caption; the header names what they are from."""
+    empty = safetensors.torch.load_file(caption(""))
+    tensors = {f"empty_{part}": tensor for part, tensor in empty.items()}
     for item in items:
-        parts = safetensors.torch.load_file(image(item)) | safetensors.torch.load_file(caption(item))
+        parts = safetensors.torch.load_file(image(item)) | safetensors.torch.load_file(caption(item["caption"]))
         tensors |= {f"{item['name']}.{part}": tensor for part, tensor in parts.items()}
     made_from = [[item["name"], item["sha256"], item["caption_sha256"]] for item in items]
     return safetensors_bytes(tensors, {"items": json.dumps(made_from, ensure_ascii=True)})
 
 
 def load_latents(path: Path, items: list[dict]) -> dict[str, torch.Tensor]:
-    """Stacked in the order of `items`: mean and std (n, 4, h, w), tokens (n, 77), hidden (n, 77, width).
+    """Stacked in the order of `items`: mean and std (n, 4, h, w), tokens (n, 77), hidden (n, 77, width); and of the
+    empty caption empty_tokens (77,), empty_hidden (77, width).
 
     Raises LikenessError if the file was made from other pictures or captions than the dataset now holds.
     """
@@ -65,7 +68,8 @@ def load_latents(path: Path, items: list[dict]) -> dict[str, torch.Tensor]:
     if made_from != [[item["name"], item["sha256"], item["caption_sha256"]] for item in items]:
         raise LikenessError(f"{path.name} was not made from this dataset; run: snakemake --forcerun cache_latents")
     tensors = safetensors.torch.load_file(path)
-    return {
+    stacked = {
         part: torch.stack([tensors[f"{item['name']}.{part}"] for item in items])
         for part in ("mean", "std", "tokens", "hidden")
     }
+    return stacked | {name: tensors[name] for name in ("empty_tokens", "empty_hidden")}

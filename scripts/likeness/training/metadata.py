@@ -4,6 +4,9 @@ from collections import Counter
 
 from likeness.provenance import canonical, digest
 
+# What the readers' model pages show as the kind of network.
+NETWORK_MODULES = {"lora": "networks.lora", "locon": "networks.lora"}
+
 
 def lora_metadata(name: str, train: dict, steps: dict, resolution: int, dataset: dict, base: dict) -> dict[str, str]:
     """str -> str, as safetensors wants it. Names as in kohya's train_network.py and Stability's modelspec."""
@@ -18,9 +21,10 @@ def lora_metadata(name: str, train: dict, steps: dict, resolution: int, dataset:
         "ss_v2": "False",
         "ss_sd_model_name": base["model"],
         "ss_output_name": name,
-        "ss_network_module": "networks.lora",
+        "ss_network_module": NETWORK_MODULES.get(train["network"], "lycoris.kohya"),
         "ss_network_dim": str(train["rank"]),
         "ss_network_alpha": f"{train['alpha']:g}",
+        "ss_network_args": canonical(_network_args(train)),
         "ss_learning_rate": f"{train['learning_rate']:g}",
         "ss_unet_lr": f"{train['learning_rate']:g}",
         "ss_text_encoder_lr": f"{train['text_encoder_lr']:g}" if train["train_text_encoder"] else "None",
@@ -42,3 +46,15 @@ def lora_metadata(name: str, train: dict, steps: dict, resolution: int, dataset:
         ),
         "likeness.base_model": base["digest"],
     }
+
+
+def _network_args(train: dict) -> dict[str, str]:
+    match train["network"]:
+        case "lora":
+            return {}
+        case "locon":
+            return {"conv_dim": str(train["conv_rank"]), "conv_alpha": f"{train['conv_alpha']:g}"}
+        case "dora":
+            return {"algo": "lora", "dora_wd": "True"}
+        case kind:
+            return {"algo": kind}
