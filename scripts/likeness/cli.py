@@ -21,7 +21,7 @@ terminal = sys.stderr
 
 
 def arguments(doc: str, *names: str) -> argparse.Namespace:
-    """Parse `--config JSON --log FILE --threads N` and one option per name, each a path; a name that ends in * takes any
+    """Parse `--config JSON --log FILE --threads N` and one option per name, each a path; a name ending in * takes any
     number of them.
 
     `config` comes back as nested namespaces (config.train.rank); a key that the rule did not hand over is an error.
