@@ -87,7 +87,7 @@ def test_attention_alone_leaves_the_feed_forward_layers_out():
 
 
 def kronecker(tensors: dict, rank: int) -> torch.Tensor:
-    """LyCORIS's LoKr: the first factor whole, the second whole or of two; a scale of alpha / rank only in the latter."""
+    """LyCORIS's LoKr: the first factor whole, the second whole or of two, then scaled by alpha / rank."""
     first = tensors["lokr_w1"] if "lokr_w1" in tensors else tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
     second = tensors["lokr_w2"] if "lokr_w2" in tensors else tensors["lokr_w2_a"] @ tensors["lokr_w2_b"]
     factored = not {"lokr_w1", "lokr_w2"} <= set(tensors)
