@@ -12,10 +12,12 @@ rule cache_latents:
     resources:
         gpu=1,
         mem_mb=8000,
+    params:
+        config=section("clip_skip"),
     message:
         "{wildcards.subject}: encode pictures and captions"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --dataset {input.dataset:q} --base {input.base:q}"
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q} --base {input.base:q}"
         " --cache results/.cache/cache_latents --latents {output:q}"
 
 
@@ -41,7 +43,7 @@ rule train_lora:
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        config=section("train", "resolution", "subject_name", "run_name"),
+        config=section("train", "clip_skip", "resolution", "subject_name", "run_name"),
     message:
         "{wildcards.subject}/{wildcards.run}: train the LoRA"
     shell:

@@ -14,24 +14,29 @@ from likeness.provenance import code_digest
 def main() -> None:
     args = cli.arguments(__doc__, "dataset", "base", "cache", "latents")
     claim_gpu(cli.say)
+    from likeness.conditioning import load_text_encoders, load_tokenizers
     from likeness.latents import encoded_caption, encoded_image, latents_bytes
 
     dataset, base = json.loads(args.dataset.read_text()), load_manifest(args.base)
     store = ItemCache(args.cache, code_digest(Path(__file__)))
 
     @cache
-    def part(name: str):
-        model = load_part(base, name)
-        return model if name == "tokenizer" else model.to(torch_device())
+    def vae():
+        return load_part(base, "vae").to(torch_device())
+
+    @cache
+    def text() -> tuple[list, list]:
+        return load_tokenizers(base), [encoder.to(torch_device()) for encoder in load_text_encoders(base)]
 
     def image(item: dict) -> Path:
         png, size = args.dataset.parent / item["image"], dataset["resolution"]
-        vae = part_digest(base, "vae")
-        return store.get(lambda: encoded_image(part("vae"), png, size), "image", item["sha256"], vae, str(size))
+        model = part_digest(base, "vae")
+        return store.get(lambda: encoded_image(vae(), png, size), "image", item["sha256"], model, str(size))
 
     def caption(words: str) -> Path:
-        text = part_digest(base, "text_encoder", "tokenizer")
-        return store.get(lambda: encoded_caption(part("tokenizer"), part("text_encoder"), words), "text", words, text)
+        models = part_digest(base, "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+        skip = args.config.clip_skip
+        return store.get(lambda: encoded_caption(*text(), words, skip), "text", words, models, str(skip))
 
     items = list(cli.progress(dataset["images"], desc="cache_latents", unit="photo"))
     write_atomic(args.latents, latents_bytes(items, image, caption))

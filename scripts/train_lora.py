@@ -17,7 +17,7 @@ from likeness.training.store import RunStore
 
 def main() -> None:
     args = cli.arguments(__doc__, "dataset", "latents", "base", "cache", "models", "folder", "metrics", "settings")
-    train, resolution = vars(args.config.train), args.config.resolution
+    train, resolution = vars(args.config.train) | {"clip_skip": args.config.clip_skip}, args.config.resolution
     name = f"{args.config.subject_name}_{args.config.run_name}"
     dataset, base = json.loads(args.dataset.read_text()), load_manifest(args.base)
     steps = plan(train, len(dataset["images"]))

@@ -6,23 +6,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from likeness.base_model import SD15
+from likeness.families import SD2, SD15, SDXL
 from likeness.lora_file import unet_modules
 from trained_run import trained
-
-SDXL = {
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 2,
-    "transformer_layers_per_block": [1, 2, 10],
-    "cross_attention_dim": 2048,
-    "attention_head_dim": [5, 10, 20],
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 
 
 def layers(config: dict) -> dict[str, torch.nn.Module]:
@@ -32,25 +18,27 @@ def layers(config: dict) -> dict[str, torch.nn.Module]:
         return dict(UNet2DConditionModel.from_config(config).named_modules())
 
 
-@pytest.mark.parametrize(("config", "convolutions", "count"), [(SD15["unet"], True, 278), (SDXL, False, 722)])
-def test_modules_are_kohyas_in_number_and_are_there(config, convolutions, count):
-    modules = unet_modules(config, convolutions=convolutions)
-    found = layers(config)
+@pytest.mark.parametrize(
+    ("family", "convolutions", "count"), [(SD15, True, 278), (SD2, False, 192), (SDXL, False, 722)]
+)
+def test_modules_are_kohyas_in_number_and_are_there(family, convolutions, count):
+    modules = unet_modules(family.config["unet"], convolutions=convolutions)
+    found = layers(family.config["unet"])
     assert len(modules) == len({m.key for m in modules}) == count
     assert all(isinstance(found[m.path], torch.nn.Linear | torch.nn.Conv2d) for m in modules)
 
 
 def test_locon_leaves_out_no_residual_block_and_no_sampler():
     """Every layer of the blocks that kohya names when conv_dim is given, by looking at the model itself."""
-    found = layers(SD15["unet"])
+    found = layers(SD15.config["unet"])
     wanted = {
         path
         for path, layer in found.items()
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
         and any(part in path for part in (".resnets.", ".downsamplers.", ".upsamplers."))
     }
-    assert wanted == {m.path for m in unet_modules(SD15["unet"], convolutions=True)} - {
-        m.path for m in unet_modules(SD15["unet"])
+    assert wanted == {m.path for m in unet_modules(SD15.config["unet"], convolutions=True)} - {
+        m.path for m in unet_modules(SD15.config["unet"])
     }
 
 
@@ -65,7 +53,7 @@ def test_sdxls_keys_are_the_ones_that_diffusers_maps_back(convolutions):
     class Config:
         layers_per_block = 2
 
-    modules = unet_modules(SDXL, convolutions=convolutions)
+    modules = unet_modules(SDXL.config["unet"], convolutions=convolutions)
     tensors = {}
     for module in modules:
         tensors[f"{module.key}.lora_down.weight"] = torch.zeros(1, 1)
@@ -82,7 +70,7 @@ def test_sdxls_keys_are_the_ones_that_diffusers_maps_back(convolutions):
 
 
 def test_attention_alone_leaves_the_feed_forward_layers_out():
-    keys = [m.key for m in unet_modules(SD15["unet"], "attention")]
+    keys = [m.key for m in unet_modules(SD15.config["unet"], "attention")]
     assert len(keys) == 128 and not any("_ff_" in key or "proj_in" in key for key in keys)
 
 

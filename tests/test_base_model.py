@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from likeness.base_model import diffusers_folder, load_manifest, load_part, manifest, part_digest
 from likeness.errors import LikenessError
+from likeness.families import SD15
 from likeness.models import CLIP_VOCABULARY
 
 
@@ -51,11 +52,13 @@ def test_half_a_model_is_refused(small_base, tmp_path, model_files, missing, exp
         found("half", tmp_path, model_files)
 
 
-def test_sdxl_is_refused(small_base, tmp_path, model_files):
-    shutil.copytree(small_base, tmp_path / "xl")
-    (tmp_path / "xl/text_encoder_2").mkdir()
-    with pytest.raises(LikenessError, match="expected Stable Diffusion 1.x"):
-        found("xl", tmp_path, model_files)
+def test_an_inpainting_model_and_a_refiner_are_refused(small_base, tmp_path, model_files):
+    for name, changes in (("inpainting", {"in_channels": 9}), ("unclip", {"addition_embed_type": "image"})):
+        shutil.copytree(small_base, tmp_path / name)
+        config = tmp_path / name / "unet/config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+        with pytest.raises(LikenessError, match="an inpainting model, a refiner, or none of Stable Diffusion 1.x"):
+            found(name, tmp_path, model_files)
 
 
 def test_a_name_that_is_nowhere_says_what_to_check(tmp_path, model_files, monkeypatch):
@@ -72,7 +75,7 @@ def test_a_pickle_is_refused(tmp_path, model_files):
 
 def test_a_file_that_is_no_stable_diffusion_is_refused(tmp_path, model_files):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(LikenessError, match="diffusers cannot read it"):
+    with pytest.raises(LikenessError, match="its layers are of none of Stable Diffusion 1.x"):
         found("other.safetensors", tmp_path, model_files)
 
 
@@ -81,19 +84,17 @@ def test_a_single_file_becomes_the_same_model(tmp_path, model_files, monkeypatch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from likeness import base_model
-
     narrow = {
         "unet": {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "attention_head_dim": 4},
         "vae": {"block_out_channels": [32, 32, 32, 32]},
         "text_encoder": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
     }
     for part, numbers in narrow.items():
-        monkeypatch.setitem(base_model.SD15, part, base_model.SD15[part] | numbers)
+        monkeypatch.setitem(SD15.config, part, {**SD15.config[part], **numbers})
     torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_config(base_model.SD15["unet"])
-    vae = AutoencoderKL.from_config(base_model.SD15["vae"])
-    numbers = {k: v for k, v in base_model.SD15["text_encoder"].items() if k not in ("architectures", "model_type")}
+    unet = UNet2DConditionModel.from_config(SD15.config["unet"])
+    vae = AutoencoderKL.from_config(SD15.config["vae"])
+    numbers = {k: v for k, v in SD15.config["text_encoder"].items() if k not in ("architectures", "model_type")}
     text = CLIPTextModel(CLIPTextConfig(**numbers))
     tensors = {f"model.diffusion_model.{original_unet(k)}": v for k, v in unet.state_dict().items()}
     tensors |= {f"first_stage_model.{k}": v for k, v in original_vae(vae.state_dict()).items()}

@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from likeness.base_model import SD15
 from likeness.errors import LikenessError
+from likeness.families import SD15
 from likeness.lora_file import lora_bytes, text_encoder_modules, unet_modules
 from likeness.tensors import read_metadata, with_metadata
 from trained_run import trained
@@ -19,7 +19,7 @@ def test_sd15_has_kohyas_192_and_72_modules():
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(SD15["unet"])
+        unet = UNet2DConditionModel.from_config(SD15.config["unet"])
     modules = unet_modules(unet.config)
     assert len(modules) == 192
     layers = dict(unet.named_modules())

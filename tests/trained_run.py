@@ -39,9 +39,9 @@ def made_up_latents(images: int, width: int, side: int = 8) -> tuple[list[dict],
     latents = {
         "mean": torch.randn(images, 4, side, side, generator=generator),
         "std": torch.full((images, 4, side, side), 0.1),
-        "tokens": torch.randint(0, 49406, (images, 77), generator=generator),
+        "tokens": torch.randint(0, 49406, (images, 1, 77), generator=generator),
         "hidden": torch.randn(images, 77, width, generator=generator),
-        "empty_tokens": torch.full((77,), 49407),
+        "empty_tokens": torch.full((1, 77), 49407),
         "empty_hidden": torch.randn(77, width, generator=generator),
     }
     return items, latents
@@ -63,7 +63,7 @@ def trained(folder: Path, base: dict, latents=None, report=None, **settings) -> 
 
     items, made = made_up_latents(5, base_width(base))
     store = RunStore(folder / "store")
-    train = Train(**(SHORT | settings)).model_dump()
+    train = Train(**(SHORT | settings)).model_dump() | {"clip_skip": 1}
     adapters.networks = keeping
     try:
         done = loop.train(train, items, latents or made, base, store, torch.device("cpu"), note)

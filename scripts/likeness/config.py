@@ -173,6 +173,8 @@ class Config(Section):
     """A diffusers folder, a single .safetensors file, or a hub id."""
     base_revision: str | None = None
     """Branch, tag or commit of a hub id."""
+    clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
+    """As in A1111: 1 reads the text encoder's last layer, 2 the one before; the same when you draw."""
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
     """Side of the training crops and of the samples, in px."""
     subjects: Annotated[dict[Name, Subject], Field(min_length=1)]

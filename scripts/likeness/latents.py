@@ -1,7 +1,7 @@
 """What training reads instead of pictures and words: VAE latents (mean and spread) and text hidden states."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from likeness.conditioning import conditioning, token_ids
 from likeness.errors import LikenessError
 from likeness.tensors import safetensors_bytes
 
@@ -35,19 +36,20 @@ def encoded_image(vae, png: Path, resolution: int) -> bytes:
     return safetensors_bytes(latents, {})
 
 
-def encoded_caption(tokenizer, text_encoder, caption: str) -> bytes:
-    """A caption's token ids (77,) and the text encoder's last hidden state (77, width) as safetensors."""
-    ids = tokenizer(caption, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+def encoded_caption(tokenizers: Sequence, encoders: Sequence, caption: str, clip_skip: int) -> bytes:
+    """A caption as safetensors: tokens (encoders, 77), hidden (77, width) and, for SDXL, pooled (width,)."""
+    tokens = token_ids(tokenizers, caption)
     with torch.no_grad():
-        hidden = text_encoder(ids.to(text_encoder.device))[0]
-    if not torch.isfinite(hidden).all():
+        read = conditioning(encoders, tokens[None].to(encoders[0].device), clip_skip)
+    tensors = {name: tensor[0].float().cpu() for name, tensor in read._asdict().items() if tensor is not None}
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise LikenessError(f"the text encoder gives numbers that are not finite for the caption {caption!r}")
-    return safetensors_bytes({"tokens": ids[0], "hidden": hidden[0].float()}, {})
+    return safetensors_bytes({"tokens": tokens, **tensors}, {})
 
 
 def latents_bytes(items: list[dict], image: Callable[[dict], Path], caption: Callable[[str], Path]) -> bytes:
-    """latents.safetensors: for each item `{name}.mean .std .tokens .hidden`, and `empty_tokens`, `empty_hidden` of the
-    empty caption; the header names what they are from."""
+    """latents.safetensors: for each item `{name}.mean .std .tokens .hidden` (and `.pooled` for SDXL), and of the empty
+    caption `empty_tokens .hidden`; the header names what they are from."""
     empty = safetensors.torch.load_file(caption(""))
     tensors = {f"empty_{part}": tensor for part, tensor in empty.items()}
     for item in items:
@@ -58,8 +60,8 @@ def latents_bytes(items: list[dict], image: Callable[[dict], Path], caption: Cal
 
 
 def load_latents(path: Path, items: list[dict]) -> dict[str, torch.Tensor]:
-    """Stacked in the order of `items`: mean and std (n, 4, h, w), tokens (n, 77), hidden (n, 77, width); and of the
-    empty caption empty_tokens (77,), empty_hidden (77, width).
+    """Stacked in the order of `items`: mean and std (n, 4, h, w), tokens (n, encoders, 77), hidden (n, 77, width), for
+    SDXL pooled (n, width); and of the empty caption empty_tokens, empty_hidden and empty_pooled, without the n.
 
     Raises LikenessError if the file was made from other pictures or captions than the dataset now holds.
     """
@@ -68,8 +70,6 @@ def load_latents(path: Path, items: list[dict]) -> dict[str, torch.Tensor]:
     if made_from != [[item["name"], item["sha256"], item["caption_sha256"]] for item in items]:
         raise LikenessError(f"{path.name} was not made from this dataset; run: snakemake --forcerun cache_latents")
     tensors = safetensors.torch.load_file(path)
-    stacked = {
-        part: torch.stack([tensors[f"{item['name']}.{part}"] for item in items])
-        for part in ("mean", "std", "tokens", "hidden")
-    }
-    return stacked | {name: tensors[name] for name in ("empty_tokens", "empty_hidden")}
+    empty = {name: tensor for name, tensor in tensors.items() if name.startswith("empty_")}
+    parts = ("mean", "std", *(name.removeprefix("empty_") for name in empty))
+    return empty | {part: torch.stack([tensors[f"{item['name']}.{part}"] for item in items]) for part in parts}

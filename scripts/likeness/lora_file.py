@@ -57,8 +57,11 @@ def unet_modules(config: Mapping, layers: str = "all", convolutions: bool = Fals
     ]
     if convolutions:
         paths += _convolutions(config)
-    name = _compvis_name if _is_sdxl(config) else lambda path: path.replace(".", "_")
-    return [Module(path, f"lora_unet_{name(path)}") for path in sorted(paths)]
+    if _is_sdxl(config):
+        names = {path: _compvis_name(path, config["layers_per_block"]) for path in paths}
+    else:
+        names = {path: path.replace(".", "_") for path in paths}
+    return [Module(path, f"lora_unet_{names[path]}") for path in sorted(paths)]
 
 
 def text_encoder_modules(layers: int, path_prefix: str, key_prefix: str = "lora_te", only: str = "all") -> list[Module]:
@@ -113,9 +116,10 @@ def _is_sdxl(config: Mapping) -> bool:
     return config.get("addition_embed_type") == "text_time"
 
 
-def _compvis_name(path: str) -> str:
+def _compvis_name(path: str, layers_per_block: int) -> str:
     """SDXL's layer under the name of the original code, with underscores: down_blocks.1.attentions.0.proj_in is
-    input_blocks_4_1_proj_in. Three input and output blocks per level, the first input block being conv_in."""
+    input_blocks_4_1_proj_in. A level's layers and its sampler are numbered through, after conv_in as input block 0."""
+    per_level = layers_per_block + 1
     side, *rest = path.split(".")
     if side == "mid_block":
         kind, number, *layer = rest
@@ -125,13 +129,13 @@ def _compvis_name(path: str) -> str:
         level, number = int(level), int(number)
         match side, kind:
             case "down_blocks", "downsamplers":
-                return f"input_blocks_{3 * level + 3}_0_op"
+                return f"input_blocks_{per_level * level + per_level}_0_op"
             case "up_blocks", "upsamplers":
-                return f"output_blocks_{3 * level + 2}_2_conv"  # every level of SDXL that goes up has attention
+                return f"output_blocks_{per_level * level + layers_per_block}_2_conv"  # every level of SDXL that goes up has attention
             case "down_blocks", _:
-                place = f"input_blocks_{3 * level + number + 1}_{int(kind == 'attentions')}"
+                place = f"input_blocks_{per_level * level + number + 1}_{int(kind == 'attentions')}"
             case _:
-                place = f"output_blocks_{3 * level + number}_{int(kind == 'attentions')}"
+                place = f"output_blocks_{per_level * level + number}_{int(kind == 'attentions')}"
     if kind == "resnets":
         return f"{place}_{_RESNET[layer[0]]}"
     return f"{place}_{'_'.join(layer)}"

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import torch
 
+from likeness.conditioning import conditioning, token_ids
+from likeness.families import FAMILIES
+
 
 class Cell(NamedTuple):
     """One picture of the plot."""
@@ -31,11 +34,13 @@ def cells(sample: dict, subject: dict, epoch: int) -> list[Cell]:
 
 def load_pipeline(base: dict, lora: Path | None, device: torch.device):
     """The base model ready to draw by DPM++ 2M Karras (A1111's default), the LoRA loaded by diffusers' own loader."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    import diffusers
+    from diffusers import DPMSolverMultistepScheduler
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        base["path"], dtype=dtype, safety_checker=None, feature_extractor=None, local_files_only=True
+    extras = {} if base["family"] == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+    pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(
+        base["path"], dtype=dtype, local_files_only=True, **extras
     )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -53,8 +58,7 @@ def drawn(pipeline, wanted: list[Cell], sample: dict, resolution: int) -> Iterat
         for start in range(0, len(same_weight), sample["batch_size"]):
             batch = same_weight[start : start + sample["batch_size"]]
             images = pipeline(
-                prompt=[cell.prompt for cell in batch],
-                negative_prompt=[sample["negative_prompt"]] * len(batch),
+                **_read(pipeline, [cell.prompt for cell in batch], [sample["negative_prompt"]] * len(batch), sample),
                 num_inference_steps=sample["steps"],
                 guidance_scale=sample["guidance_scale"],
                 height=resolution,
@@ -62,3 +66,20 @@ def drawn(pipeline, wanted: list[Cell], sample: dict, resolution: int) -> Iterat
                 generator=[torch.Generator().manual_seed(cell.seed) for cell in batch],
             ).images
             yield from zip(batch, images, strict=True)
+
+
+def _read(pipeline, prompts: list[str], negative: list[str], sample: dict) -> dict[str, torch.Tensor]:
+    """What the pipeline takes instead of words. By the code that training reads captions with, also because diffusers'
+    own clip_skip does not know the text encoders of transformers 5.6 and later."""
+    parts = [name for name in ("text_encoder", "text_encoder_2") if getattr(pipeline, name, None)]
+    encoders = [getattr(pipeline, part) for part in parts]
+    tokenizers = [getattr(pipeline, part.replace("text_encoder", "tokenizer")) for part in parts]
+    inputs = {}
+    for name, texts in (("prompt_embeds", prompts), ("negative_prompt_embeds", negative)):
+        tokens = torch.stack([token_ids(tokenizers, text) for text in texts]).to(encoders[0].device)
+        with torch.no_grad():
+            read = conditioning(encoders, tokens, sample["clip_skip"])
+        inputs[name] = read.hidden
+        if read.pooled is not None:
+            inputs[name.replace("prompt_embeds", "pooled_prompt_embeds")] = read.pooled
+    return inputs

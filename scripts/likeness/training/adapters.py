@@ -10,6 +10,7 @@ import torch
 
 from likeness.base_model import load_part
 from likeness.errors import LikenessError
+from likeness.families import FAMILIES
 from likeness.lora_file import DTYPES, Module, text_encoder_modules, unet_modules
 
 ADAPTER = "default"
@@ -44,17 +45,18 @@ class Network:
 
 
 def networks(train: Mapping, base: Mapping, device: torch.device) -> dict[str, Network]:
-    """The U-Net and, where it is trained, the text encoder, each with its adapter."""
+    """The U-Net and, where they are trained, the text encoders, each with its adapter."""
     dtype = DTYPES[train["precision"]]
     unet = load_part(base, "unet", dtype)
     modules = unet_modules(unet.config, train["layers"], convolutions=train["network"] == "locon")
     found = {"unet": Network(unet, modules, train, device)}
-    if train["train_text_encoder"]:
-        encoder = load_part(base, "text_encoder", dtype)
+    parts = FAMILIES[base["family"]].text_encoders if train["train_text_encoder"] else ()
+    for number, part in enumerate(parts, start=1):
+        encoder = load_part(base, part, dtype)
         first = next(name for name, _ in encoder.named_modules() if name.endswith("encoder.layers.0"))
-        prefix = first.removesuffix("encoder.layers.0")
-        modules = text_encoder_modules(encoder.config.num_hidden_layers, prefix, only=train["layers"])
-        found["text_encoder"] = Network(encoder, modules, train, device)
+        prefix, key = first.removesuffix("encoder.layers.0"), f"lora_te{number}" if len(parts) > 1 else "lora_te"
+        modules = text_encoder_modules(encoder.config.num_hidden_layers, prefix, key, only=train["layers"])
+        found[part] = Network(encoder, modules, train, device)
     return found
 
 

@@ -17,6 +17,7 @@ import torch
 
 from likeness import cli
 from likeness.base_model import load_part
+from likeness.conditioning import Conditioning, conditioning, size_ids
 from likeness.errors import LikenessError
 from likeness.lora_file import DTYPES, lora_bytes
 from likeness.training import adapters, noise, optimizers
@@ -159,19 +160,32 @@ def _losses(settings, batch, drawn, latents, networks, schedule, device) -> torc
     clean = latents["mean"][index] + latents["std"][index] * drawn["posterior"]
     noisy = schedule.add_noise(clean, drawn["noise"], drawn["timesteps"])
     with _autocast(settings["precision"], device):
-        hidden = _hidden(index, drawn["dropped"], latents, networks)
         dtype = DTYPES[settings["precision"]]
-        predicted = networks["unet"].model(noisy.to(dtype), drawn["timesteps"], hidden.to(dtype)).sample
+        read = _conditioning(settings, index, drawn["dropped"], latents, networks)
+        extra = {}
+        if read.pooled is not None:
+            sizes = size_ids(8 * clean.shape[-1], len(batch), device)  # a latent stands for 8 x 8 px
+            extra["added_cond_kwargs"] = {"text_embeds": read.pooled.to(dtype), "time_ids": sizes.to(dtype)}
+        predicted = networks["unet"].model(noisy.to(dtype), drawn["timesteps"], read.hidden.to(dtype), **extra).sample
     wanted = target(schedule, clean, drawn["noise"], drawn["timesteps"])
     return losses(settings, schedule, predicted, wanted, drawn["timesteps"])
 
 
-def _hidden(index: torch.Tensor, dropped: torch.Tensor, latents: dict, networks: dict[str, Network]) -> torch.Tensor:
-    """What the U-Net reads of the captions, (n, 77, width); a dropped caption is the empty one."""
-    if "text_encoder" in networks:
-        tokens = torch.where(dropped[:, None], latents["empty_tokens"], latents["tokens"][index])
-        return networks["text_encoder"].model(tokens)[0]
-    return torch.where(dropped[:, None, None], latents["empty_hidden"], latents["hidden"][index])
+def _conditioning(
+    settings: dict, index: torch.Tensor, dropped: torch.Tensor, latents: dict, networks: dict[str, Network]
+) -> Conditioning:
+    """What the U-Net reads of the captions of some images; a dropped caption is the empty one."""
+
+    def chosen(part: str) -> torch.Tensor | None:
+        if part not in latents:
+            return None
+        here = dropped.reshape(-1, *[1] * (latents[part].dim() - 1))
+        return torch.where(here, latents[f"empty_{part}"], latents[part][index])
+
+    encoders = [network.model for name, network in networks.items() if name.startswith("text_encoder")]
+    if encoders:
+        return conditioning(encoders, chosen("tokens"), settings["clip_skip"])
+    return Conditioning(chosen("hidden"), chosen("pooled"))
 
 
 def _epoch_order(seed: int, epoch: int, images: int, repeats: int) -> list[int]:

@@ -7,18 +7,26 @@ from likeness.provenance import canonical, digest
 # What the readers' model pages show as the kind of network.
 NETWORK_MODULES = {"lora": "networks.lora", "locon": "networks.lora"}
 
+ARCHITECTURES = {
+    "sd15": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2-768-v",
+    "sdxl": "stable-diffusion-xl-v1-base",
+}
+VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+
 
 def lora_metadata(name: str, train: dict, steps: dict, resolution: int, dataset: dict, base: dict) -> dict[str, str]:
     """str -> str, as safetensors wants it. Names as in kohya's train_network.py and Stability's modelspec."""
     words = Counter(word.strip() for item in dataset["images"] for word in item["caption"].split(","))
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.architecture": f"{ARCHITECTURES[base['family']]}/lora",
         "modelspec.title": name,
         "modelspec.resolution": f"{resolution}x{resolution}",
         "modelspec.prediction_type": "v" if base["prediction_type"] == "v_prediction" else "epsilon",
-        "ss_base_model_version": "sd_v1",
-        "ss_v2": "False",
+        # A1111 tells the families apart by these two.
+        "ss_base_model_version": VERSIONS[base["family"]],
+        "ss_v2": str(base["family"] == "sd2"),
         "ss_sd_model_name": base["model"],
         "ss_output_name": name,
         "ss_network_module": NETWORK_MODULES.get(train["network"], "lycoris.kohya"),
@@ -39,7 +47,7 @@ def lora_metadata(name: str, train: dict, steps: dict, resolution: int, dataset:
         "ss_total_batch_size": str(train["batch_size"] * train["gradient_accumulation_steps"]),
         "ss_gradient_accumulation_steps": str(train["gradient_accumulation_steps"]),
         "ss_resolution": f"({resolution}, {resolution})",
-        "ss_clip_skip": "None",
+        "ss_clip_skip": str(train["clip_skip"]),
         "ss_tag_frequency": canonical({dataset["folder"].split("/")[-1]: dict(words)}),
         "likeness.dataset": digest(
             canonical([[i["name"], i["sha256"], i["caption_sha256"]] for i in dataset["images"]])

@@ -101,8 +101,10 @@ def optimizer(train: Mapping, parameters: Mapping[str, list], fused: bool):
     """
     name = train["optimizer"]
     kind = OPTIMIZERS[name]
-    rates = {"unet": train["learning_rate"], "text_encoder": train["text_encoder_lr"]}
-    groups = [{"params": params, "lr": rates[network]} for network, params in parameters.items()]
+    groups = [
+        {"params": params, "lr": train["learning_rate"] if network == "unet" else train["text_encoder_lr"]}
+        for network, params in parameters.items()
+    ]
     arguments = {**kind.defaults, **train["optimizer_args"]}
     if name == "AdamW":
         arguments |= {"fused": True} if fused else {"foreach": True}
