@@ -131,7 +131,8 @@ def _compvis_name(path: str, layers_per_block: int) -> str:
             case "down_blocks", "downsamplers":
                 return f"input_blocks_{per_level * level + per_level}_0_op"
             case "up_blocks", "upsamplers":
-                return f"output_blocks_{per_level * level + layers_per_block}_2_conv"  # every level of SDXL that goes up has attention
+                # 2, because every level of SDXL that goes up has attention.
+                return f"output_blocks_{per_level * level + layers_per_block}_2_conv"
             case "down_blocks", _:
                 place = f"input_blocks_{per_level * level + number + 1}_{int(kind == 'attentions')}"
             case _:
