@@ -98,6 +98,13 @@ def code(script):
     return [os.path.relpath(path) for path in local_sources(SCRIPTS / script)]
 
 
+def under_roots(path):
+    """A path of the configuration, below the first of ROOTS that has it; None where none has, or it is empty."""
+    return next(
+        (root / path for root in ROOTS if path and (root / path).exists()), None
+    )
+
+
 def photos(wildcards):
     """Every photo of a subject, listed when the workflow is parsed."""
     return photo_files(Path(config["subjects"][wildcards.subject]["photos"]))
@@ -116,9 +123,7 @@ def captions_beside_photos(wildcards):
 
 def upscale_weights(wildcards):
     """The user's own file for Real-ESRGAN, where there is one."""
-    file = config["upscale"]["weights"]
-    found = [root / file for root in ROOTS if file and (root / file).is_file()]
-    return found[:1]
+    return under_roots(config["upscale"]["weights"]) or []
 
 
 def base_model_files(wildcards):
@@ -137,17 +142,12 @@ def captioner_files(wildcards):
 
 def local_model_files(model):
     """What a model in a folder or a file is made of; nothing where there is neither."""
-    for root in ROOTS if model else []:
-        path = root / model
-        if path.is_dir():
-            return sorted(
-                p
-                for p in path.rglob("*")
-                if p.suffix in (".json", ".txt", ".safetensors")
-            )
-        if path.is_file():
-            return [path]
-    return []
+    path = under_roots(model)
+    if path and path.is_dir():
+        return sorted(
+            p for p in path.rglob("*") if p.suffix in (".json", ".txt", ".safetensors")
+        )
+    return [path] if path else []
 
 
 def identity_words(wildcards):
@@ -155,7 +155,7 @@ def identity_words(wildcards):
     if config["caption"]["backend"] == "template":
         return []
     words = config["caption"]["identity_words"]
-    return next((root / words for root in ROOTS if (root / words).is_file()), words)
+    return under_roots(words) or words
 
 
 def sampled_epochs(wildcards):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from likeness.config import Curate, photo_files  # noqa: E402
-from likeness.curation import curate  # noqa: E402
+from likeness.curation import curate, similarity_to_mean  # noqa: E402
 from likeness.files import read_table  # noqa: E402
 from likeness.identity import decode_embedding  # noqa: E402
 
@@ -67,13 +67,14 @@ def similarities(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Cosine of every photo to the mean of its person's other photos, and of every photo to the mean of each other
     person: what curation compares with same_person."""
     vectors = np.stack([decode_embedding(text) for text in table["embedding"]])
+    photos = table["photo"].to_numpy()
     own, others = [], []
     for person in table["person"].unique():
         mine = (table["person"] == person).to_numpy()
-        total = vectors[mine].sum(axis=0)
-        own += [cosine(vector, total - vector) for vector in vectors[mine]]
-        others += [cosine(vector, total) for vector in vectors[~mine]]
-    return np.array(own), np.array(others)
+        similarity = similarity_to_mean(vectors, mine, photos)
+        own.append(similarity[mine])
+        others.append(similarity[~mine])
+    return np.concatenate(own), np.concatenate(others)
 
 
 def folders(table: pd.DataFrame) -> tuple[int, int, int, int]:
@@ -99,10 +100,6 @@ def equal_error_rate(own: np.ndarray, others: np.ndarray) -> float:
     let_in = np.array([(others >= threshold).mean() for threshold in thresholds])
     at = np.argmin(np.abs(lost - let_in))
     return float((lost[at] + let_in[at]) / 2)
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 if __name__ == "__main__":

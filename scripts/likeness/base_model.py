@@ -7,6 +7,7 @@ from pathlib import Path
 
 from likeness.errors import LikenessError
 from likeness.files import write_atomic
+from likeness.hub import hub_folder
 from likeness.provenance import canonical, digest, file_sha256
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
@@ -74,7 +75,9 @@ def diffusers_folder(model: str, revision: str | None, roots: list[Path], merge_
     """
     local = next((root / model for root in roots if (root / model).exists()), None)
     if local is None:
-        folder = _hub_folder(model, revision)
+        not_here = f"base_model {model}: neither a folder nor a file here"
+        advice = "check the name, the network, or a login for a gated model"
+        folder = hub_folder(model, HUB_FILES, not_here, advice, revision)
     elif local.is_dir():
         folder = local
     elif local.suffix == ".safetensors":
@@ -143,20 +146,6 @@ def load_part(base: dict, part: str, dtype=None):
 
             model = UNet2DConditionModel.from_pretrained(**where, dtype=dtype)
     return model.requires_grad_(False).eval()
-
-
-def _hub_folder(model: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=HUB_FILES))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LikenessError(
-            f"base_model {model}: neither a folder nor a file here, and the hub did not give it ({reason}); "
-            "check the name, the network, or a login for a gated model"
-        ) from None
 
 
 def _check_folder(folder: Path, model: str) -> None:

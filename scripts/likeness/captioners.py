@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import LikenessError
+from likeness.hub import hub_folder
 from likeness.provenance import canonical, digest, file_sha256
 
 DEFAULT_MODELS = {
@@ -27,7 +28,10 @@ def model_folder(backend: str, model: str | None, roots: Sequence[Path]) -> Path
     Raises LikenessError if it is neither, or has no .safetensors weights.
     """
     name = model or DEFAULT_MODELS[backend]
-    folder = next((root / name for root in roots if (root / name).is_dir()), None) or _hub_folder(name)
+    folder = next((root / name for root in roots if (root / name).is_dir()), None)
+    if not folder:
+        advice = "check the name and the network, put the model's folder here, or set caption.backend: template"
+        folder = hub_folder(name, HUB_FILES, f"caption.model {name}: not a folder here", advice)
     if not list(folder.glob("*.safetensors")):
         raise LikenessError(f"caption.model {name}: no .safetensors file in it; pickled weights are not loaded")
     return folder
@@ -83,17 +87,3 @@ def load_captioner(backend: str, folder: Path, device) -> Callable[[np.ndarray],
         return processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 
     return caption
-
-
-def _hub_folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LikenessError(
-            f"caption.model {name}: not a folder here, and the hub did not give it ({reason}); check the name and the "
-            "network, put the model's folder here, or set caption.backend: template"
-        ) from None

@@ -68,7 +68,7 @@ class Caption(Section):
     backend: Literal["template", "blip", "florence2"] = "template"
     """How photos without a .txt beside them get a caption: template says what was measured and needs no download."""
     model: Annotated[str, Field(min_length=1)] | None = None
-    """Hub id or local folder of a captioner; empty: the base models by Salesforce (blip) and Microsoft (florence2)."""
+    """Hub id or local folder of a captioner; empty: BLIP large by Salesforce, Florence-2 base by Microsoft."""
     identity_words: Annotated[str, Field(min_length=1)] = "resources/identity_words.txt"
     """File with the words for what a person is, which blip's and florence2's captions leave out."""
 

@@ -210,7 +210,7 @@ def _compare(photos: Mapping[str, list[dict]], settings: SimpleNamespace, refere
     subject = named | np.isin(groups, groups[named & telling]) if reference else groups == _most_seen(groups, photo_of)
     rival = _rival_similarity(vectors, groups, subject, photo_of)
     for _ in range(5):  # settles in one or two rounds
-        similarity = _to_mean(vectors, subject, photo_of)
+        similarity = similarity_to_mean(vectors, subject, photo_of)
         alike = telling & (similarity >= np.maximum(settings.same_person, rival))
         # One face per photo: a picture that shows two that are alike must not vouch for itself.
         best = pd.Series(similarity).groupby(photo_of).transform("max").to_numpy()
@@ -230,7 +230,7 @@ def _rival_similarity(vectors: np.ndarray, groups: np.ndarray, subject: np.ndarr
         on, together = set(photo_of[members]), set(photo_of[members]) & set(photo_of[subject])
         unlike = _mean(vectors[members]) @ _mean(vectors[subject]) < ONE_PERSON
         if len(on) >= RIVAL_PHOTOS and (unlike or len(together) > 1):
-            found = np.maximum(found, _to_mean(vectors, members, photo_of))
+            found = np.maximum(found, similarity_to_mean(vectors, members, photo_of))
     return found
 
 
@@ -275,7 +275,7 @@ def _reference_faces(faces: Sequence[Mapping], reference: Collection[str]) -> np
     return chosen
 
 
-def _to_mean(vectors: np.ndarray, members: np.ndarray, photo_of: np.ndarray) -> np.ndarray:
+def similarity_to_mean(vectors: np.ndarray, members: np.ndarray, photo_of: np.ndarray) -> np.ndarray:
     """Cosine of each face to the mean of the members on other photos than its own; 1 where there are none."""
     total = vectors[members].sum(axis=0)
     own = pd.DataFrame(vectors * members[:, None]).groupby(photo_of).transform("sum").to_numpy()
@@ -299,15 +299,15 @@ def _verdict(faces: Sequence[dict], settings: SimpleNamespace) -> Verdict:
             None, "no_face", "no face was found; choose a photo that shows the face from the front or half turned"
         )
     faces = sorted(faces, key=lambda face: -float(face["similarity"]))
-    face = faces[0] | {"others": canonical([[float(other[key]) for key in "xywh"] for other in faces[1:]])}
+    face = faces[0] | {"others": _boxes(faces[1:])}
     alike = float(face["similarity"])
     if alike < max(settings.same_person, face["rival"]):
         return _not_the_subject(face, faces, settings)
+    large = [other for other in faces[1:] if float(other["w"]) >= BYSTANDER * float(face["w"])]
     rivals = [
         other
-        for other in faces[1:]
+        for other in large
         if float(other["similarity"]) >= max(settings.same_person, other["rival"], alike - CLEARLY_MORE_ALIKE)
-        and float(other["w"]) >= BYSTANDER * float(face["w"])
     ]
     if rivals:
         numbers = " and ".join(f"{float(one['similarity']):.2f}" for one in (face, *rivals))
@@ -316,10 +316,18 @@ def _verdict(faces: Sequence[dict], settings: SimpleNamespace) -> Verdict:
     flaw = _flaw(face, settings)
     if flaw:
         return Verdict(face, *flaw)
-    large = [box for box in json.loads(face["others"]) if box[2] >= BYSTANDER * float(face["w"])]
-    if crop_box(face | {"others": canonical(large)}, TIGHTEST_FACE_FRACTION).shared > MAX_SHARED:
+    if crop_box(face | {"others": _boxes(large)}, TIGHTEST_FACE_FRACTION).shared > MAX_SHARED:
         return Verdict(face, "several_faces", "another head is too close to be cut away; choose another photo")
-    return Verdict(face, "", _company(face, faces[1:]))
+    if large:
+        detail = f"{len(faces)} faces; cut to the one that is the subject's (similarity {alike:.2f})"
+        return Verdict(face, "", detail)
+    small = len(faces) - 1
+    return Verdict(face, "", f"{small} small face{'s' * (small > 1)} in the background ignored" if small else "")
+
+
+def _boxes(faces: Sequence[Mapping]) -> str:
+    """The column `others`."""
+    return canonical([[float(face[key]) for key in "xywh"] for face in faces])
 
 
 def _not_the_subject(nearest: dict, faces: Sequence[dict], settings: SimpleNamespace) -> Verdict:
@@ -334,15 +342,6 @@ def _not_the_subject(nearest: dict, faces: Sequence[dict], settings: SimpleNames
         return Verdict(nearest, "other_person", f"not the same person as the rest: {who} {alike:.2f}, {more}")
     detail = f"not the same person as the rest: {who} {alike:.2f}, at least {settings.same_person:.2f} is expected"
     return Verdict(nearest, "other_person", detail)
-
-
-def _company(face: Mapping, others: Sequence[Mapping]) -> str:
-    """A sentence about the other faces of a photo that is kept; empty if there are none."""
-    small = sum(float(other["w"]) < BYSTANDER * float(face["w"]) for other in others)
-    if len(others) > small:
-        alike = float(face["similarity"])
-        return f"{len(others) + 1} faces; cut to the one that is the subject's (similarity {alike:.2f})"
-    return f"{small} small {'face' if small == 1 else 'faces'} in the background ignored" if small else ""
 
 
 def _flaw(face: Mapping, settings: SimpleNamespace) -> tuple[str, str] | None:
@@ -408,10 +407,14 @@ def _held_out(kept: Mapping[str, dict], settings: SimpleNamespace) -> set[str]:
     kinds = _kinds(kept)
     sizes, taken = Counter(kinds.values()), Counter()
     held_out: set[str] = set()
+
+    def share_taken(kind: tuple[int, bool]) -> float:
+        return taken[kind] / sizes[kind]
+
     groups = sorted(_look_alikes(kept), key=lambda group: min(map(_order, group)))
     while fitting := [group for group in groups if len(held_out) + len(group) <= room]:
         # Next comes the kind of which the smallest share was taken so far.
-        group = min(fitting, key=lambda group: taken[(kind := kinds[min(group, key=_order)])] / sizes[kind])
+        group = min(fitting, key=lambda group: share_taken(kinds[min(group, key=_order)]))
         groups.remove(group)
         held_out |= group
         taken.update(kinds[photo] for photo in group)
