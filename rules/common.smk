@@ -1,5 +1,6 @@
 # Functions only: how rules find their configuration, their code and their files.
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from likeness.config import checked_config, not_files, photo_files
+from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.demo_base import FILES as DEMO_BASE_FILES
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
@@ -73,7 +75,9 @@ def section(*names):
     """
 
     def text(wildcards):
-        known = dict(config)
+        # Whether any run mirrors pictures: they are encoded once for all runs.
+        flips = any(run["train"]["flip_aug"] for run in config["runs"].values())
+        known = config | {"flips": flips}
         if "subject" in wildcards.keys():
             subject = config["subjects"][wildcards.subject]
             known |= {"subject": subject, "subject_name": wildcards.subject}
@@ -117,8 +121,23 @@ def no_photos(wildcards):
 
 def captions_beside_photos(wildcards):
     """The .txt files that the user wrote beside photos."""
-    beside = (photo.with_suffix(".txt") for photo in photos(wildcards))
-    return sorted({text for text in beside if text.is_file()})
+    return texts_beside(photos(wildcards))
+
+
+def texts_beside(pictures):
+    texts = (picture.with_suffix(".txt") for picture in pictures)
+    return sorted({text for text in texts if text.is_file()})
+
+
+def regularisation_photos(wildcards):
+    """Photos of other people of the class, where a subject has them."""
+    folder = under_roots(config["subjects"][wildcards.subject]["regularisation"])
+    return photo_files(folder) if folder else []
+
+
+def captions_beside_regularisation(wildcards):
+    """The .txt files beside regularisation photos."""
+    return texts_beside(regularisation_photos(wildcards))
 
 
 def upscale_weights(wildcards):
@@ -126,12 +145,17 @@ def upscale_weights(wildcards):
     return under_roots(config["upscale"]["weights"]) or []
 
 
+def network_weights(wildcards):
+    """The LoRA file that a run goes on from, where there is one."""
+    return under_roots(config["runs"][wildcards.run]["train"]["network_weights"]) or []
+
+
 def base_model_files(wildcards):
-    """The files of a local base model; none for a hub id."""
-    model = config["base_model"]
+    """The files of a local base model, none for a hub id, and of the user's own VAE."""
+    model, vae = config["base_model"], local_model_files(config["vae"])
     if model == "results/demo_base":
-        return expand("results/demo_base/{file}", file=DEMO_BASE_FILES)
-    return local_model_files(model)
+        return expand("results/demo_base/{file}", file=DEMO_BASE_FILES) + vae
+    return local_model_files(model) + vae
 
 
 def captioner_files(wildcards):
@@ -159,11 +183,17 @@ def identity_words(wildcards):
 
 
 def sampled_epochs(wildcards):
-    """The sample tables of a run: the base model (epoch 0) and every checkpoint."""
-    epochs = range(config["runs"][wildcards.run]["train"]["epochs"] + 1)
+    """The sample tables of a run: the base model (epoch 0) and every checkpoint that is saved."""
+    train = config["runs"][wildcards.run]["train"]
+    epochs = train["epochs"]
+    if epochs is None:
+        # They follow from the number of photos, which is not known before the data set is built.
+        built = checkpoints.build_dataset.get(subject=wildcards.subject)
+        dataset = json.loads(Path(built.output.dataset).read_text())
+        epochs = schedule(train, *sizes(dataset))["epochs"]
     return [
         f"results/{wildcards.subject}/{wildcards.run}/samples/{epoch:06d}.tsv"
-        for epoch in epochs
+        for epoch in [0, *saved_epochs(epochs, train["save_every_n_epochs"])]
     ]
 
 

@@ -51,7 +51,7 @@ rule crop_faces:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
-        config=section("crop", "resolution"),
+        config=section("crop", "resolution", "buckets"),
     message:
         "{wildcards.subject}: crop the faces"
     shell:
@@ -115,13 +115,18 @@ rule caption_faces:
         " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 
-rule build_dataset:
+# A checkpoint, because where a run gives repeats and max_train_steps, its number of epochs follows from the photos.
+checkpoint build_dataset:
     input:
         code=code("build_dataset.py"),
+        photos="results/{subject}/photos.tsv",
         captions="results/{subject}/captions.tsv",
+        regularisation=regularisation_photos,
+        texts=captions_beside_regularisation,
     output:
         dataset="results/{subject}/dataset.json",
         folder=directory("results/{subject}/image"),
+        reg_folder=directory("results/{subject}/reg"),
     log:
         "results/logs/{subject}/build_dataset.log",
     conda:
@@ -133,6 +138,7 @@ rule build_dataset:
             "resolution",
             "train.max_train_steps",
             "train.epochs",
+            "train.repeats",
             "train.batch_size",
             "train.gradient_accumulation_steps",
         ),
@@ -140,4 +146,6 @@ rule build_dataset:
         "{wildcards.subject}: lay out the training set"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
-        " --captions {input.captions:q} --dataset {output.dataset:q} --folder {output.folder:q}"
+        " --photos {input.photos:q} --captions {input.captions:q} --regularisation {input.regularisation:q}"
+        " --texts {input.texts:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
+        " --folder {output.folder:q} --reg-folder {output.reg_folder:q}"

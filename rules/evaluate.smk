@@ -15,7 +15,12 @@ rule sample_checkpoint:
         mem_mb=16000,
     params:
         config=section(
-            "sample", "resolution", "subject.trigger", "subject.class_noun", "epoch"
+            "sample",
+            "clip_skip",
+            "resolution",
+            "subject.trigger",
+            "subject.class_noun",
+            "epoch",
         ),
     message:
         "{wildcards.subject}/{wildcards.run}: draw the pictures of epoch {wildcards.epoch}"

@@ -41,10 +41,12 @@ rule fetch_base:
         "results/base.json",
     log:
         "results/logs/fetch_base.log",
+    # A base model that cannot be used is an error before any photo is read.
+    priority: 1
     conda:
         "../envs/likeness.yaml"
     params:
-        config=section("base_model", "base_revision"),
+        config=section("base_model", "base_revision", "vae"),
         roots=[str(root) for root in ROOTS],
     message:
         "Find and hash the base model"

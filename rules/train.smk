@@ -12,10 +12,12 @@ rule cache_latents:
     resources:
         gpu=1,
         mem_mb=8000,
+    params:
+        config=section("clip_skip", "flips"),
     message:
         "{wildcards.subject}: encode pictures and captions"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --dataset {input.dataset:q} --base {input.base:q}"
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q} --base {input.base:q}"
         " --cache results/.cache/cache_latents --latents {output:q}"
 
 
@@ -27,6 +29,7 @@ rule train_lora:
         dataset="results/{subject}/dataset.json",
         latents="results/{subject}/latents.safetensors",
         base="results/base.json",
+        weights=network_weights,
     output:
         models="results/{subject}/{run}/models.json",
         folder=directory("results/{subject}/{run}/models"),
@@ -41,10 +44,10 @@ rule train_lora:
         mem_mb=16000,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        config=section("train", "resolution", "subject_name", "run_name"),
+        config=section("train", "clip_skip", "subject_name", "run_name"),
     message:
         "{wildcards.subject}/{wildcards.run}: train the LoRA"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q}"
-        " --latents {input.latents:q} --base {input.base:q} --cache results/.cache/runs --models {output.models:q}"
+        " --latents {input.latents:q} --base {input.base:q} --weights {input.weights:q} --cache results/.cache/runs --models {output.models:q}"
         " --folder {output.folder:q} --metrics {output.metrics:q} --settings {output.settings:q}"

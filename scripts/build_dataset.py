@@ -1,44 +1,121 @@
-"""Lay the training set out as kohya's trainers read it: image/{repeats}_{trigger} {class_noun}/ with .png and .txt."""
+"""Lay the training set out as kohya's trainers read it: image/{repeats}_{trigger} {class_noun}/ with .png and .txt, and
+reg/1_{class_noun}/ with the regularisation photos."""
 
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from likeness import cli, dataset, files, provenance
+from PIL import Image
+
+from likeness import captions, cli, dataset, files, images, provenance
+from likeness.errors import LikenessError
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "captions", "dataset", "folder")
-    subject, train = args.config.subject, args.config.train
-    rows = files.read_table(args.captions).to_dict("records")
-    schedule = (train.max_train_steps, train.batch_size, train.gradient_accumulation_steps, len(rows), train.epochs)
-    repeats = dataset.repeats(*schedule)
-    concept = f"{repeats}_{subject.trigger} {subject.class_noun}"
+    args = cli.arguments(
+        __doc__, "photos", "captions", "regularisation*", "texts*", "cache", "dataset", "folder", "reg_folder"
+    )
+    subject, train, manifest_folder = args.config.subject, vars(args.config.train), args.dataset.parent
+    trained, heldout = (subject_items(args.captions, fate) for fate in ("train", "heldout"))
+    store = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)))
+    refuse_the_subject(args.regularisation, args.photos)
+    others = class_items(args.regularisation, args.texts, subject.class_noun, args.config.resolution, store)
+
+    schedule = train, *dataset.sizes({"images": trained, "regularisation": others})
+    repeats = dataset.schedule(*schedule)["repeats"]
+    concept = args.folder / f"{repeats}_{subject.trigger} {subject.class_noun}"
+    # Another number of repeats is another folder; one that stayed would be trained on as well.
+    files.publish_folder(args.folder, {})
+    files.publish_folder(args.reg_folder, {})
     manifest = {
         "subject": f"{subject.trigger} {subject.class_noun}",
         "resolution": args.config.resolution,
-        "folder": f"{args.folder.name}/{concept}",
+        "folder": os.path.relpath(concept, manifest_folder),
         "repeats": repeats,
         "arithmetic": dataset.arithmetic(*schedule),
-        "images": [],
+        "images": laid_out(trained, concept, manifest_folder),
+        "heldout": [listed(item, item["png"], manifest_folder) for item in heldout],
+        "regularisation": laid_out(others, args.reg_folder / f"1_{subject.class_noun}", manifest_folder),
     }
-    contents = {}
-    for row in sorted(rows, key=lambda row: row["image"]):
-        name = Path(row["image"]).stem
-        contents[f"{name}.png"] = args.captions.parent / row["image"]
-        contents[f"{name}.txt"] = row["text"]
-        manifest["images"].append(
-            {
-                "name": name,
-                "image": f"{manifest['folder']}/{name}.png",
-                "sha256": row["image_sha256"],
-                "caption": row["text"],
-                "caption_sha256": row["sha256"],
-            }
-        )
-    # Another number of repeats is another folder; one that stayed would be trained on as well.
-    files.publish_folder(args.folder, {})
-    files.publish_folder(args.folder / concept, contents)
     files.write_atomic(args.dataset, provenance.canonical(manifest) + "\n")
     cli.say(manifest["arithmetic"])
+    cli.say(store.summary())
+
+
+def subject_items(table: Path, fate: str) -> list[dict]:
+    """The subject's pictures of one fate, by name."""
+    rows = files.read_table(table).to_dict("records")
+    items = [
+        made_item(Path(row["image"]).stem, table.parent / row["image"], row["text"]) | {"face": json.loads(row["face"])}
+        for row in rows
+        if row["fate"] == fate
+    ]
+    return sorted(items, key=lambda item: item["name"])
+
+
+def class_items(
+    photos: Sequence[Path], texts: Sequence[Path], class_noun: str, resolution: int, store: files.ItemCache
+) -> list[dict]:
+    """The regularisation photos that can be used, squares at the resolution; the others are named in the log."""
+    items, own_texts = [], set(texts)
+    stems = images.unique_stems(str(photo) for photo in photos)
+    for photo in cli.progress(sorted(photos), desc="regularisation", unit="photo"):
+        sha256, text = provenance.file_sha256(photo), photo.with_suffix(".txt")
+        known = store.path(sha256, str(resolution)).is_file()
+        try:
+            png = b"" if known else images.png_bytes(images.class_photo(images.read_photo(photo), resolution))
+        except LikenessError as error:
+            cli.say(f"{photo}: left out: {error}")
+            continue
+        square = store.get(lambda png=png: png, sha256, str(resolution))
+        items.append(
+            made_item(stems[str(photo)], square, captions.user_caption(text) if text in own_texts else class_noun)
+        )
+    if photos and not items:
+        raise LikenessError(
+            f"none of the {len(photos)} regularisation photos can be used; each must be a picture of at least "
+            f"{resolution} px on its shorter side"
+        )
+    return items
+
+
+def refuse_the_subject(regularisation: Sequence[Path], photos: Path) -> None:
+    """Raises LikenessError if a regularisation photo is one of the subject's, which would unteach the subject."""
+    rows = files.read_table(photos).to_dict("records") if regularisation else []
+    names = {row["sha256"]: Path(row["photo"]).name for row in rows}
+    for photo in regularisation:
+        if same := names.get(provenance.file_sha256(photo)):
+            raise LikenessError(f"{photo} is the subject's photo {same}; remove it from the regularisation folder")
+
+
+def made_item(name: str, png: Path, caption: str) -> dict:
+    """What dataset.json says of a picture, and as `png` where it is now."""
+    with Image.open(png) as picture:
+        size = list(picture.size)
+    return {
+        "name": name,
+        "png": png,
+        "sha256": provenance.file_sha256(png),
+        "size": size,
+        "caption": caption,
+        "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
+    }
+
+
+def laid_out(items: Sequence[Mapping], folder: Path, manifest_folder: Path) -> list[dict]:
+    """Write a .png and a .txt of every item into a folder; without items there is none."""
+    if items:
+        pngs = {f"{item['name']}.png": item["png"] for item in items}
+        files.publish_folder(folder, pngs | {f"{item['name']}.txt": item["caption"] for item in items})
+    return [listed(item, folder / f"{item['name']}.png", manifest_folder) for item in items]
+
+
+def listed(item: Mapping, image: Path, manifest_folder: Path) -> dict:
+    """An item as dataset.json lists it."""
+    about = {key: value for key, value in item.items() if key != "png"}
+    return about | {"image": os.path.relpath(image, manifest_folder)}
 
 
 if __name__ == "__main__":

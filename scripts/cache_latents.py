@@ -1,4 +1,4 @@
-"""Encode the training pictures with the VAE and the captions with the text encoder, each only once."""
+"""Encode the pictures with the VAE and the captions with the text encoder, each only once."""
 
 import json
 from functools import cache
@@ -8,38 +8,41 @@ from likeness import cli
 from likeness.base_model import load_manifest, load_part, part_digest
 from likeness.devices import claim_gpu, torch_device
 from likeness.files import ItemCache, write_atomic
-from likeness.provenance import code_digest
+from likeness.provenance import canonical, code_digest
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "dataset", "base", "cache", "latents")
     claim_gpu(cli.say)
-    from likeness.latents import encoded_caption, encoded_image, latents_bytes
+    from likeness.conditioning import load_text_encoders, load_tokenizers
+    from likeness.latents import GROUPS, encoded_caption, encoded_image, latents_bytes
 
     dataset, base = json.loads(args.dataset.read_text()), load_manifest(args.base)
     store = ItemCache(args.cache, code_digest(Path(__file__)))
 
     @cache
-    def part(name: str):
-        model = load_part(base, name)
-        return model if name == "tokenizer" else model.to(torch_device())
+    def vae():
+        return load_part(base, "vae").to(torch_device())
 
-    def image(item: dict) -> Path:
-        png, size = args.dataset.parent / item["image"], dataset["resolution"]
-        vae = part_digest(base, "vae")
-        return store.get(lambda: encoded_image(part("vae"), png, size), "image", item["sha256"], vae, str(size))
+    @cache
+    def text() -> tuple[list, list]:
+        return load_tokenizers(base), [encoder.to(torch_device()) for encoder in load_text_encoders(base)]
 
-    def caption(item: dict) -> Path:
-        text = part_digest(base, "text_encoder", "tokenizer")
-        return store.get(
-            lambda: encoded_caption(part("tokenizer"), part("text_encoder"), item["caption"]),
-            "text",
-            item["caption"],
-            text,
-        )
+    bar = cli.progress(None, total=sum(len(dataset[group]) for group in GROUPS), desc="cache_latents", unit="photo")
 
-    items = list(cli.progress(dataset["images"], desc="cache_latents", unit="photo"))
-    write_atomic(args.latents, latents_bytes(items, image, caption))
+    def image(item: dict, mirrored: bool) -> Path:
+        bar.update(not mirrored)
+        png, size, model = args.dataset.parent / item["image"], item["size"], part_digest(base, "vae")
+        key = ["image", item["sha256"], model, canonical([size, mirrored])]
+        return store.get(lambda: encoded_image(vae(), png, size, mirrored), *key)
+
+    def caption(words: str) -> Path:
+        models = part_digest(base, "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+        skip = args.config.clip_skip
+        return store.get(lambda: encoded_caption(*text(), words, skip), "text", words, models, str(skip))
+
+    with bar:
+        write_atomic(args.latents, latents_bytes(dataset, args.config.flips, image, caption))
     cli.say(store.summary())
 
 

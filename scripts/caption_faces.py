@@ -1,4 +1,4 @@
-"""Write a caption for every training image: the user's own where there is one, else one that is made from what was
+"""Write a caption for every picture: the user's own where there is one, else one that is made from what was
 measured, or by a model that looks at it."""
 
 import hashlib
@@ -8,7 +8,10 @@ from pathlib import Path, PurePath
 
 from likeness import base_model, captioners, captions, cli, devices, files, identity_words, images, provenance
 
-COLUMNS = ["photo", "image", "image_sha256", "caption", "sha256", "text", "source", "tokens", "detail"]
+COLUMNS = [
+    *("photo", "fate", "image", "image_sha256", "face"),
+    *("caption", "sha256", "text", "source", "tokens", "detail"),
+]
 
 
 def main() -> None:
@@ -59,12 +62,13 @@ def main() -> None:
         text = captions.user_caption(own) if own else made(row)
         count = captions.token_count(text, tokenizer)
         file, photos = (own.name, photos_of[stem]) if own else (name, [row["photo"]])
-        detail = " ".join(captions.warnings(file, text, trigger, count, photos))
+        # A held-out photo teaches nothing, whatever its caption says.
+        warnings = captions.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []
+        detail = " ".join(warnings)
         texts[name] = text
         rows.append(
             {
-                "photo": row["photo"],
-                "image": row["image"],
+                **{name: row[name] for name in ("photo", "fate", "image", "face")},
                 "image_sha256": row["sha256"],
                 "caption": f"{args.folder.name}/{name}",
                 "sha256": hashlib.sha256(text.encode()).hexdigest(),

@@ -1,14 +1,15 @@
-"""Cut the face out of every kept photo: square, upright, with a little shoulder, and nobody else."""
+"""Cut the face out of every kept photo: square or, with buckets, of the photo's shape; upright, with a little shoulder,
+and nobody else."""
 
 import os
 from pathlib import Path
 
 from likeness import cli, files, images, provenance
-from likeness.crops import Square, crop_box, crop_face, crop_side
+from likeness.crops import Square, bucket, crop_box, crop_face, crop_side, face_in_crop
 from likeness.errors import LikenessError
 
 COLUMNS = [
-    *("photo", "fate", "crop", "sha256", "side", "source_side", "padded", "face_fraction"),
+    *("photo", "fate", "crop", "sha256", "size", "side", "source_side", "padded", "face_fraction", "face"),
     *("yaw", "pitch", "roll", "brightness", "attributes"),
 ]
 
@@ -21,12 +22,25 @@ def main() -> None:
     kept = table[table["fate"] != "dropped"].to_dict("records")
     stems = images.unique_stems(row["photo"] for row in kept)
 
+    if args.config.buckets:
+        cli.say(
+            "buckets: each crop has its photo's shape; for faces, square crops are better: a wide or tall one shows "
+            "more of what is around, and each shape fills batches of its own"
+        )
+
+    def size(row: dict) -> tuple[int, int]:
+        """Width and height in px of the picture that is trained on."""
+        if not args.config.buckets:
+            return resolution, resolution
+        return bucket(int(row["width"]), int(row["height"]), resolution)
+
     def cropped(row: dict) -> tuple[Square, Path]:
         """The square, and its crop as a file of the cache."""
         photo = args.photos.parent / row["photo"]
         if not photo.is_file() or provenance.file_sha256(photo) != row["sha256"]:
             raise LikenessError(f"{photo} was changed or removed after its faces were detected; run snakemake again")
-        square = crop_box(row, framing.face_fraction, framing.face_level)
+        stretch = tuple(length / resolution for length in size(row))
+        square = crop_box(row, framing.face_fraction, framing.face_level, stretch)
 
         def crop() -> bytes:
             with images.photo_in_turn(photo) as image:
@@ -41,10 +55,12 @@ def main() -> None:
         about = {
             "crop": os.path.relpath(args.folder / name, args.crops.parent),
             "sha256": provenance.file_sha256(crop),
+            "size": provenance.canonical(size(row)),
             "side": crop_side(square, resolution),
             "source_side": square.side,
             "padded": square.padded,
             "face_fraction": f"{float(row['face_height']) / square.side:.3f}",
+            "face": provenance.canonical(face_in_crop(row, square)),
         }
         rows.append(row | about)
     files.publish_folder(args.folder, crops)

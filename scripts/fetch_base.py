@@ -1,7 +1,8 @@
-"""Find the base model (a diffusers folder, a single .safetensors file or a hub id), hash it, and say where it is."""
+"""Find the base model (a diffusers folder, a single .safetensors file or a hub id) and the user's own VAE, hash them,
+and say where they are."""
 
 from likeness import cli
-from likeness.base_model import diffusers_folder, manifest
+from likeness.base_model import diffusers_folder, manifest, vae_folder
 from likeness.files import write_atomic
 from likeness.models import model_path
 from likeness.provenance import canonical
@@ -12,7 +13,8 @@ def main() -> None:
     model = args.config.base_model
     merge_list = model_path(args.models, "bpe_simple_vocab_16e6.txt.gz")
     folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache)
-    about = manifest(model, folder, args.base.parent)
+    vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if args.config.vae else None
+    about = manifest(model, folder, args.base.parent, vae)
     write_atomic(args.base, canonical(about) + "\n")
     cli.say(f"base model {model}: {about['family']}, {about['prediction_type']}, digest {about['digest'][:16]}")
 

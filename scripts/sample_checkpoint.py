@@ -15,14 +15,17 @@ from likeness.tensors import with_metadata
 
 def main() -> None:
     args = cli.arguments(__doc__, "models*", "base", "cache", "samples", "folder")
-    sample, subject = vars(args.config.sample), vars(args.config.subject)
+    sample = vars(args.config.sample) | {"clip_skip": args.config.clip_skip}
+    subject = vars(args.config.subject)
     epoch, resolution = args.config.epoch, args.config.resolution
     base = load_manifest(args.base)
     lora = checkpoint_file(args.models[0], epoch) if epoch else None
     claim_gpu(cli.say)
     from likeness.sampling import cells, drawn, load_pipeline
 
-    settings = {key: sample[key] for key in ("negative_prompt", "steps", "guidance_scale")} | {"resolution": resolution}
+    settings = {key: sample[key] for key in ("negative_prompt", "steps", "guidance_scale", "clip_skip")} | {
+        "resolution": resolution
+    }
     # Without its metadata: a file that only says another name or number of epochs draws the same pictures.
     weights = digest(with_metadata(lora.read_bytes(), {})) if lora else ""
     made_with = (base["digest"], weights, canonical(settings), code_digest(Path(__file__)))

@@ -1,64 +1,83 @@
-"""Train the LoRA: one checkpoint per epoch. A killed training goes on from its last saved state."""
+"""Train the LoRA: one checkpoint per saved epoch. A killed training goes on from its last saved state.
+
+Under `accelerate launch` every process trains its share of each batch, and the first one writes.
+"""
 
 import json
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from likeness import cli
 from likeness.base_model import load_manifest
+from likeness.dataset import arithmetic, saved_epochs, schedule, sizes
 from likeness.devices import claim_gpu, torch_device
+from likeness.errors import LikenessError
 from likeness.files import publish_folder, write_atomic
 from likeness.provenance import code_digest, file_sha256
 from likeness.tensors import read_metadata, with_metadata
 from likeness.training.metadata import lora_metadata
-from likeness.training.plan import plan, run_key
+from likeness.training.plan import run_key
 from likeness.training.store import RunStore
+
+FIRST = int(os.environ.get("RANK", 0)) == 0
+SEVERAL = int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "dataset", "latents", "base", "cache", "models", "folder", "metrics", "settings")
-    train, resolution = vars(args.config.train), args.config.resolution
+    names = ("dataset", "latents", "base", "weights*", "cache", "models", "folder", "metrics", "settings")
+    args = cli.arguments(__doc__, *names)
+    train = vars(args.config.train) | {"clip_skip": args.config.clip_skip}
+    train["optimizer_args"] = vars(train["optimizer_args"])
     name = f"{args.config.subject_name}_{args.config.run_name}"
     dataset, base = json.loads(args.dataset.read_text()), load_manifest(args.base)
-    steps = plan(train, len(dataset["images"]))
-    announce(name, train, steps, base)
+    refuse_missing_captions(dataset)
+    steps = schedule(train, *sizes(dataset))
+    saved = saved_epochs(steps["epochs"], train["save_every_n_epochs"])
+    if FIRST:
+        announce(name, train, dataset, base)
 
-    key = run_key(train, resolution, dataset, base, code_digest(Path(__file__)))
-    store = RunStore(args.cache / key, cli.say)
-    before = sum(store.epoch_file(n).is_file() for n in range(1, train["epochs"] + 1))
-    train_in_store(args, train, dataset, base, store)
+    weights = args.weights[0] if args.weights else None
+    key = run_key(train, dataset, base, file_sha256(weights) if weights else "", code_digest(Path(__file__)))
+    store = RunStore(args.cache / key, cli.say, lock=FIRST)
+    before = sum(store.epoch_file(n).is_file() for n in saved)
+    train_in_store(args, train, dataset, base, store, saved, weights)
+    if not FIRST:
+        return
 
     # The store knows no names: a run that is renamed trains nothing, its files only say another name.
-    about = lora_metadata(name, train, steps, resolution, dataset, base)
+    about = lora_metadata(name, train, steps, dataset, base)
     loras = {
-        f"{name}-{n:06d}.safetensors": described(store.epoch_file(n), about, n, steps["steps_per_epoch"])
-        for n in range(1, train["epochs"] + 1)
+        f"{name}-{n:06d}.safetensors": described(store.epoch_file(n), about, n, steps["steps_per_epoch"]) for n in saved
     }
     publish_folder(args.folder, loras)
     epochs = [
         {"epoch": n, "file": f"{args.folder.name}/{file}", "sha256": file_sha256(args.folder / file)}
-        for n, file in enumerate(loras, start=1)
+        for n, file in zip(saved, loras, strict=True)
     ]
     write_atomic(args.settings, json.dumps(vars(args.config), default=vars, indent=1, sort_keys=True) + "\n")
     write_atomic(args.models, json.dumps({"run": key, **steps, "epochs": epochs}, indent=1) + "\n")
-    cli.say(f"items: {train['epochs'] - before} computed, {before} reused")
+    cli.say(f"items: {len(saved) - before} computed, {before} reused")
 
 
-def train_in_store(args, train: dict, dataset: dict, base: dict, store: RunStore) -> None:
+def train_in_store(args, train: dict, dataset: dict, base: dict, store: RunStore, saved: list, weights) -> None:
     """Run the trainer; with every epoch there, only the metrics are written. A signal makes the process leave."""
-    if not store.finished(train["epochs"]):
+    finished = store.finished(saved) and not SEVERAL
+    if not finished and not SEVERAL and train["device"] != "cpu":  # accelerate deals GPUs out itself
         claim_gpu(cli.say)
     from likeness.training.metrics import MetricsLog
 
-    with MetricsLog(args.metrics) as log:
-        if store.finished(train["epochs"]):
-            log.write([row for row in store.load_state()["metrics"] if row["epoch"] <= train["epochs"]])
+    with MetricsLog(args.metrics) if FIRST else nullcontext() as log:
+        if finished:
+            log.write([row for row in store.load_state()["metrics"] if row["epoch"] <= saved[-1]])
             return
         from likeness.latents import load_latents
         from likeness.training import loop
 
-        latents = load_latents(args.latents, dataset["images"])
-        if not loop.train(train, dataset["images"], latents, base, store, torch_device(), log.write):
+        latents = load_latents(args.latents, dataset)
+        report = log.write if FIRST else lambda rows: None
+        if not loop.train(train, dataset, latents, base, store, torch_device(train["device"]), report, weights):
             sys.exit(loop.INTERRUPTED)
 
 
@@ -69,16 +88,21 @@ def described(lora: Path, about: dict[str, str], epoch: int, steps_per_epoch: in
     return with_metadata(data, read_metadata(data) | about | when)
 
 
-def announce(name: str, train: dict, steps: dict, base: dict) -> None:
+def refuse_missing_captions(dataset: dict) -> None:
+    """Raises LikenessError if a picture has no caption: what is not said of it would be learned as the person."""
+    missing = [item["name"] for item in dataset["images"] if not item["caption"].strip()]
+    if missing:
+        raise LikenessError(
+            f"no caption for {', '.join(missing)}; write a .txt beside the photo, or delete the empty one"
+        )
+
+
+def announce(name: str, train: dict, dataset: dict, base: dict) -> None:
     """Every parameter and the arithmetic of the steps, before anything heavy is loaded."""
-    cli.say(f"training {name} on {base['model']} ({base['prediction_type']})")
+    cli.say(f"training {name} on {base['model']} ({base['family']}, {base['prediction_type']})")
     for key, value in sorted(train.items()):
         cli.say(f"  {key}: {value}")
-    cli.say(
-        f"{steps['images']} images x {steps['repeats']} repeats / (batch size {train['batch_size']} x accumulation "
-        f"{train['gradient_accumulation_steps']}) = {steps['steps_per_epoch']} steps per epoch, x {train['epochs']} "
-        f"epochs = {steps['total_steps']} optimisation steps"
-    )
+    cli.say(arithmetic(train, *sizes(dataset)))
 
 
 if __name__ == "__main__":

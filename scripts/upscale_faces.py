@@ -1,4 +1,4 @@
-"""Bring every training crop to the training resolution, without changing whose face it is."""
+"""Bring every crop to the training resolution, without changing whose face it is."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from likeness.faces import Detector
 from likeness.identity import Recogniser, face_embedding
 
 COLUMNS = [
-    *("photo", "crop", "image", "sha256", "method", "scale", "similarity", "detail"),
-    *("source_side", "face_fraction", "yaw", "pitch", "roll", "brightness", "attributes"),
+    *("photo", "fate", "crop", "image", "sha256", "method", "scale", "similarity", "detail"),
+    *("source_side", "face_fraction", "face", "yaw", "pitch", "roll", "brightness", "attributes"),
 ]
 FACE_MODELS = [
     *(models.FACE_DETECTION_SHORT_RANGE, models.FACE_DETECTION_FULL_RANGE, models.FACE_LANDMARKER),
@@ -48,18 +48,19 @@ def main() -> None:
     def embed(image: np.ndarray) -> np.ndarray | None:
         return face_embedding(image, *face_models())[1]
 
-    def item(crop: Path) -> bytes:
+    def item(crop: Path, size: tuple[int, int]) -> bytes:
         """A line of JSON with what was measured, then the PNG."""
-        result = upscale.upscaled(images.read_photo(crop), resolution, enlarge, embed, settings.min_similarity)
+        result = upscale.upscaled(images.read_photo(crop), size, enlarge, embed, settings.min_similarity)
         measured = result._asdict()
         png = images.png_bytes(measured.pop("image"))
         return provenance.canonical(measured).encode() + b"\n" + png
 
     crops = files.read_table(args.crops)
     rows, pictures = [], {}
-    for row in cli.progress(crops[crops["fate"] == "train"].to_dict("records"), desc="upscale", unit="photo"):
-        crop = args.crops.parent / row["crop"]
-        measured, _, png = items.get(lambda crop=crop: item(crop), crop.read_bytes()).read_bytes().partition(b"\n")
+    for row in cli.progress(crops.to_dict("records"), desc="upscale", unit="photo"):
+        crop, size = args.crops.parent / row["crop"], tuple(json.loads(row["size"]))
+        made = items.get(lambda crop=crop, size=size: item(crop, size), crop.read_bytes(), row["size"])
+        measured, _, png = made.read_bytes().partition(b"\n")
         measured = json.loads(measured)
         if measured["detail"]:
             cli.say(f"{row['photo']}: {measured['detail']}")

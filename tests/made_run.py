@@ -127,34 +127,43 @@ def write_subject(folder: Path, ava: Path) -> None:
         crop = {**photo, "crop": f"crops/{name}.png", "side": 96, "source_side": 400, "padded": padded}
         _write_png(folder / crop["crop"], pixels, 96)
         crops.append(crop | {"sha256": "0" * 64})
+        image, text = f"upscaled/{name}.png", f"photo of ohwx woman, {name} <b>bold</b>"
+        _write_png(folder / image, pixels, 128)
+        upscaled.append({**crop, "image": image, **ENLARGED.get(name, AS_IT_IS)})
+        warning = "84 tokens, of which the base model reads 77" if name == "04" else ""
+        about = {"text": text, "source": "template", "tokens": 9, "detail": warning}
+        captions.append({"photo": photo["photo"], "fate": photo["fate"], "image": image, **about})
         if photo["fate"] == "train":
-            image, text = f"upscaled/{name}.png", f"photo of ohwx woman, {name} <b>bold</b>"
-            _write_png(folder / image, pixels, 128)
-            upscaled.append({**crop, "image": image, **ENLARGED.get(name, AS_IT_IS)})
-            warning = "84 tokens, of which the base model reads 77" if name == "04" else ""
-            about = {"text": text, "source": "template", "tokens": 9, "detail": warning}
-            captions.append({"photo": photo["photo"], "image": image, **about})
-            images.append(
-                {"name": name, "image": image, "sha256": "1" * 64, "caption": text, "caption_sha256": "2" * 64}
-            )
+            hashes = {"sha256": "1" * 64, "caption_sha256": "2" * 64}
+            images.append({"name": name, "image": image, "caption": text, "size": [128, 128], **hashes})
     measured = ["source_side", "face_fraction", "yaw", "pitch", "roll", "brightness", "attributes"]
     write_table(folder / "crops.tsv", crops, ["photo", "fate", "crop", "sha256", "side", "padded", *measured])
-    columns = ["photo", "crop", "image", "sha256", "method", "scale", "similarity", "detail"]
+    columns = ["photo", "fate", "crop", "image", "sha256", "method", "scale", "similarity", "detail"]
     write_table(folder / "upscaled.tsv", upscaled, [*columns, *measured])
-    write_table(folder / "captions.tsv", captions, ["photo", "image", "text", "source", "tokens", "detail"])
-    dataset = {"subject": {"trigger": "ohwx"}, "resolution": 128, "repeats": 4, "arithmetic": "4 x 6", "images": images}
+    write_table(folder / "captions.tsv", captions, ["photo", "fate", "image", "text", "source", "tokens", "detail"])
+    dataset = {"subject": "ohwx woman", "resolution": 128, "repeats": 4, "arithmetic": "4 x 6", "images": images}
+    dataset |= {"heldout": [], "regularisation": []}
     write_atomic(folder / "dataset.json", json.dumps(dataset))
     base = {"model": "demo", "path": "demo", "family": "sd15", "prediction_type": "epsilon", "digest": "3" * 64}
     write_atomic(folder / "base.json", json.dumps(base | {"sha256": {"unet/model.safetensors": "4" * 64}}))
 
 
-def write_metrics(folder: Path, epochs: int) -> Path:
-    """A loss that falls, 50 steps an epoch."""
-    rows = [
-        {"epoch": 1 + s // 50, "step": s + 1, "loss": 0.3 / (1 + s / 40) + 0.02 * (s % 3), "lr": 1e-4}
-        for s in range(50 * epochs)
-    ]
-    write_table(folder / "log" / "metrics.tsv", rows, ["epoch", "step", "loss", "lr"])
+def write_metrics(folder: Path, epochs: int, text_encoder: bool = False, steps: int = 50) -> Path:
+    """A loss that falls, and a validation loss that rises again from the middle of the run, by a cosine schedule."""
+    rng, total, rows = np.random.default_rng(2), steps * epochs, []
+    for step in range(1, total + 1):
+        epoch, last = 1 + (step - 1) // steps, step % steps == 0
+        done, before = step / total, (step - 1) / total
+        rows.append(
+            {
+                "epoch": epoch, "step": step, "loss": 0.14 - 0.04 * done + rng.normal(0, 0.03),
+                "lr": 5e-5 * (1 + np.cos(np.pi * before)),
+                "lr_text_encoder": 2.5e-5 * (1 + np.cos(np.pi * before)) if text_encoder else "",
+                "validation_loss": 0.13 + 0.08 * (done - 0.5) ** 2 if last else "", "gradient_norm": 0.2,
+            }
+        )  # fmt: skip
+    columns = ["epoch", "step", "loss", "lr", "lr_text_encoder", "validation_loss", "gradient_norm"]
+    write_table(folder / "log" / "metrics.tsv", rows, columns)
     return folder / "log" / "metrics.tsv"
 
 

@@ -70,7 +70,9 @@ class Project:
     def configure(self, **changes) -> None:
         """Write config.yaml: CONFIG with some keys of some sections changed (`train={"rank": 16}`)."""
         self.config = {
-            key: value | changes[key] if key in changes and key not in ("runs", "subjects") else changes.get(key, value)
+            key: value | changes[key]
+            if key in changes and isinstance(value, dict) and key not in ("runs", "subjects")
+            else changes.get(key, value)
             for key, value in (CONFIG | {k: v for k, v in changes.items() if k not in CONFIG}).items()
         }
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))

@@ -171,7 +171,7 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
     backend, folder = captioner
     (tmp_path / "upscaled").mkdir()
     Image.fromarray(picture).save(tmp_path / "upscaled/a.png")
-    row = {"photo": "photos/a.jpg", "image": "upscaled/a.png", "sha256": "1"}
+    row = {"photo": "photos/a.jpg", "fate": "train", "image": "upscaled/a.png", "sha256": "1", "face": "[]"}
     files.write_table(tmp_path / "upscaled.tsv", [row], list(row))
     (tmp_path / "base.json").write_text(json.dumps(manifest("small", small_base, tmp_path)))
     words = tmp_path / "words.txt"

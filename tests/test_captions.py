@@ -190,11 +190,13 @@ def write_upscaled(folder: Path) -> None:
     rows = [
         {
             "photo": f"photos/{stem}.JPG",
+            "fate": "train",
             "image": f"upscaled/{stem}.png",
             "sha256": stem,
             "yaw": "-31.2",
             "pitch": "5.0",
             "face_fraction": "0.452",
+            "face": "[0.5,0.48,0.33,0.45]",
             "attributes": json.dumps(UNSURE | {"smile": 0.9}),
         }
         for stem in ("a", "b", "c")
@@ -239,6 +241,20 @@ def test_the_users_caption_wins_over_the_made_one(root, tmp_path, base):
     assert own.read_text() == "a woman on a boat\n"
     warning = "b.txt: the trigger 'ohwx' is not in it; this photo will not teach that word."
     assert list(table["detail"]) == ["", warning, ""] and warning in done.stdout
+
+
+def test_a_held_out_photo_is_captioned_too_and_teaches_nothing(root, tmp_path, base):
+    write_upscaled(tmp_path)
+    text = (tmp_path / "upscaled.tsv").read_text()
+    (tmp_path / "upscaled.tsv").write_text(text.replace("photos/b.JPG\ttrain", "photos/b.JPG\theldout"))
+    own = tmp_path / "b.txt"
+    own.write_text("a woman on a boat")
+    done = caption(root, base, own)
+    assert done.returncode == 0, done.stderr
+    table = files.read_table(tmp_path / "captions.tsv").set_index("photo")
+    assert list(table["fate"]) == ["train", "heldout", "train"]
+    assert table.loc["photos/b.JPG", "text"] == "a woman on a boat" and "not teach" not in done.stdout
+    assert (table["face"] == "[0.5,0.48,0.33,0.45]").all()
 
 
 def test_a_caption_of_two_photos_and_one_that_is_too_long_are_warned_about(root, tmp_path, base):

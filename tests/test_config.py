@@ -24,9 +24,44 @@ MISTAKES = {
     "unknown consent": (["subjects", "ava", "consent"], "sure", "subjects.ava.consent: found 'sure'; expected 'self'"),
     "no photo folder": (["subjects", "ava", "photos"], "nowhere", "subjects.ava.photos: no folder 'nowhere'"),
     "empty photo folder": (["subjects", "ava", "photos"], "empty", "subjects.ava.photos: no photo in 'empty'"),
+    "no regularisation folder": (
+        ["subjects", "ava", "regularisation"],
+        "nowhere",
+        "subjects.ava.regularisation: no folder 'nowhere'; expected a folder of photos of other people of the class",
+    ),
+    "empty regularisation folder": (
+        ["subjects", "ava", "regularisation"],
+        "empty",
+        "subjects.ava.regularisation: no photo in 'empty'",
+    ),
     "slash in trigger": (["subjects", "ava", "trigger"], "oh/wx", "subjects.ava.trigger: found 'oh/wx'"),
     "prompt without subject": (["sample", "prompts"], ["a dog"], "sample: prompt 'a dog' lacks {subject}"),
     "override of a run": (["runs", "portrait"], {"train": {"rank": 0}}, "runs.portrait.train.rank: found 0"),
+    "three where two decide": (
+        ["train", "repeats"],
+        5,
+        "train: max_train_steps, epochs and repeats: two of them give the third; set one of them to null",
+    ),
+    "no weights to go on from": (
+        ["runs", "portrait"],
+        {"train": {"network_weights": "gone.safetensors"}},
+        "runs.portrait.train.network_weights: no file 'gone.safetensors'",
+    ),
+    "rate of AdamW with Prodigy": (
+        ["runs", "portrait"],
+        {"train": {"optimizer": "Prodigy"}},
+        "runs.portrait.train: learning_rate: 0.0001 with Prodigy, which finds the step size itself",
+    ),
+    "argument of another optimizer": (
+        ["runs", "portrait"],
+        {"train": {"optimizer_args": {"relative_step": True}}},
+        "runs.portrait.train: optimizer_args.relative_step: AdamW has no such argument; it takes betas",
+    ),
+    "two weights of the loss": (
+        ["runs", "portrait"],
+        {"train": {"min_snr_gamma": 5, "debiased_estimation": True}},
+        "runs.portrait.train: debiased_estimation and min_snr_gamma are two weights for one thing",
+    ),
     "unknown key of a run": (["runs", "portrait"], {"train": {"rnak": 4}}, "runs.portrait.train.rnak: unknown key"),
 }
 
@@ -74,6 +109,24 @@ def test_a_run_overrides_what_it_names_and_nothing_else(roots):
     runs = checked_config(config, roots)["runs"]
     assert runs["wide"]["train"] == runs["plain"]["train"] | {"rank": 32}
     assert runs["wide"]["sample"] == runs["plain"]["sample"]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({}, (2000, 10, None)),
+        ({"max_train_steps": 500}, (500, 10, None)),
+        ({"epochs": 4}, (2000, 4, None)),
+        ({"repeats": 20}, (None, 10, 20)),
+        ({"repeats": 20, "max_train_steps": 500}, (500, None, 20)),
+        ({"repeats": 20, "epochs": 3}, (None, 3, 20)),
+    ],
+)
+def test_two_of_steps_epochs_and_repeats_are_always_there(roots, written, meant):
+    config = copy.deepcopy(CONFIG)
+    config["train"] = written | {"rank": 8, "alpha": 8}
+    train = checked_config(config, roots)["runs"]["portrait"]["train"]
+    assert (train["max_train_steps"], train["epochs"], train["repeats"]) == meant
 
 
 def test_the_shipped_configuration_is_right():

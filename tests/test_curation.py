@@ -60,7 +60,7 @@ class Workplace:
     def crop(self, resolution: int = 128) -> str:
         return script(
             "crop_faces.py",
-            {"crop": {"face_fraction": 0.45, "face_level": 0.48}, "resolution": resolution},
+            {"crop": {"face_fraction": 0.45, "face_level": 0.48}, "resolution": resolution, "buckets": False},
             photos=self.folder / "ava/photos.tsv",
             cache=self.folder / "cache_crops",
             crops=self.folder / "ava/crops.tsv",

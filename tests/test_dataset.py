@@ -1,4 +1,4 @@
-"""The training set: repeats that add up to the steps asked for, and the folder layout that kohya's trainers read."""
+"""The training set: two of steps, epochs and repeats give the third, and the folders are what kohya's trainers read."""
 
 import hashlib
 import json
@@ -13,96 +13,220 @@ from PIL import Image
 from likeness import dataset, files
 from likeness.errors import LikenessError
 
-TRAIN = {"max_train_steps": 100, "epochs": 5, "batch_size": 2, "gradient_accumulation_steps": 1}
+TRAIN = {"max_train_steps": 100, "epochs": 5, "repeats": None, "batch_size": 2, "gradient_accumulation_steps": 1}
+SQUARE, UPRIGHT = (512, 512), (448, 576)
+SIDE = 8  # px of the pictures here
+
+
+def plan(steps, epochs, repeats, batch, accumulation) -> dict:
+    return {
+        **{"max_train_steps": steps, "epochs": epochs, "repeats": repeats},
+        **{"batch_size": batch, "gradient_accumulation_steps": accumulation},
+    }
+
+
+def numbers(schedule: dict) -> tuple[int, ...]:
+    return tuple(schedule[key] for key in ("repeats", "epochs", "steps_per_epoch", "total_steps"))
 
 
 @pytest.mark.parametrize(
-    ("steps", "batch", "accumulation", "images", "epochs", "repeats", "steps_per_epoch"),
+    ("train", "images", "expected"),
     [
-        (2000, 2, 1, 20, 10, 20, 200),
-        (2000, 1, 1, 20, 10, 10, 200),
-        (2000, 2, 4, 20, 10, 80, 200),
-        (1500, 1, 1, 15, 1, 100, 1500),
-        (100, 2, 1, 7, 3, 10, 35),  # 105 steps: at least as many as asked for
-        (10, 1, 1, 50, 2, 1, 50),  # every image is seen once per epoch, even if that makes more steps
-        (1, 1, 1, 1, 1, 1, 1),
+        (plan(2000, 10, None, 2, 1), 20, (20, 10, 200, 2000)),
+        (plan(2000, 10, None, 1, 1), 20, (10, 10, 200, 2000)),
+        (plan(2000, 10, None, 2, 4), 20, (80, 10, 200, 2000)),
+        (plan(1500, 1, None, 1, 1), 15, (100, 1, 1500, 1500)),
+        (plan(100, 3, None, 2, 1), 7, (10, 3, 35, 105)),  # at least as many as asked for
+        (plan(10, 2, None, 1, 1), 50, (1, 2, 50, 100)),  # every image is seen once per epoch, even if that is more
+        (plan(1, 1, None, 1, 1), 1, (1, 1, 1, 1)),
+        (plan(None, 10, 20, 2, 1), 20, (20, 10, 200, 2000)),
+        (plan(None, 3, 3, 2, 1), 7, (3, 3, 11, 33)),  # 21 pictures in 11 batches, the last of one
+        (plan(2000, None, 20, 2, 1), 20, (20, 10, 200, 2000)),
+        (plan(30, None, 3, 2, 1), 7, (3, 3, 11, 33)),  # whole epochs
+        (plan(5, None, 3, 2, 1), 7, (3, 1, 11, 11)),
     ],
 )
-def test_repeats_make_at_least_the_steps_asked_for(
-    steps, batch, accumulation, images, epochs, repeats, steps_per_epoch
-):
-    assert dataset.repeats(steps, batch, accumulation, images, epochs) == repeats
-    assert dataset.steps_per_epoch(images, repeats, batch, accumulation) == steps_per_epoch
-    assert steps_per_epoch * epochs >= steps
-    sentence = dataset.arithmetic(steps, batch, accumulation, images, epochs)
-    assert f"= {repeats};" in sentence
-    assert f"{steps_per_epoch * epochs} in all" in sentence
+def test_two_of_steps_epochs_and_repeats_give_the_third(train, images, expected):
+    schedule = dataset.schedule(train, [SQUARE] * images)
+    assert numbers(schedule) == expected
+    assert schedule["images"] == images and schedule["shown"] == images * expected[0]
+    assert schedule["total_steps"] >= (train["max_train_steps"] or 0)
+    sentence = dataset.arithmetic(train, [SQUARE] * images)
+    assert f"{expected[2]} optimisation steps per epoch" in sentence and f"{expected[3]} in all" in sentence
+    found = {"repeats": expected[0], "epochs": expected[1]}
+    for key, number in found.items():
+        assert (f"{key} = ceil(" in sentence) == (train[key] is None)
+        assert train[key] is not None or f") = {number};" in sentence
+
+
+def test_as_many_regularisation_photos_are_shown_as_of_the_subject():
+    for others in ([SQUARE] * 3, [SQUARE] * 300):
+        schedule = dataset.schedule(plan(2000, 10, None, 2, 1), [SQUARE] * 20, others)
+        assert numbers(schedule) == (10, 10, 200, 2000)
+        assert schedule["images"] == 20 and schedule["shown"] == 400
+    sentence = dataset.arithmetic(plan(2000, 10, None, 2, 1), [SQUARE] * 20, [SQUARE])
+    assert "20 images x 2 for regularisation" in sentence and "2000 in all" in sentence
+
+
+def test_only_pictures_of_one_size_share_a_batch():
+    sizes = [SQUARE] * 5 + [UPRIGHT] * 2
+    # 3 repeats are 15 and 6 pictures: 4 and 2 batches of 4.
+    assert numbers(dataset.schedule(plan(None, 2, 3, 4, 1), sizes)) == (3, 2, 6, 12)
+    assert "2 sizes, each with batches of its own" in dataset.arithmetic(plan(None, 2, 3, 4, 1), sizes)
+    # Regularisation photos are square: 15 + 21 of them, and 6 upright ones.
+    assert numbers(dataset.schedule(plan(None, 2, 3, 4, 1), sizes, [SQUARE])) == (3, 2, 11, 22)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "saved"), [(4, 1, [1, 2, 3, 4]), (10, 4, [4, 8, 10]), (3, 9, [3]), (4, 2, [2, 4])]
+)
+def test_the_last_epoch_is_always_saved(epochs, every, saved):
+    assert dataset.saved_epochs(epochs, every) == saved
 
 
 def test_no_image_is_an_error_that_says_where_to_look():
     with pytest.raises(LikenessError, match=r"no training image .* photos\.tsv"):
-        dataset.repeats(2000, 2, 1, 0, 10)
+        dataset.schedule(TRAIN, [])
 
 
-def write_captions(folder: Path, names: list[str]) -> None:
-    """captions.tsv and the upscaled pictures it names."""
-    rows = []
+def write_tables(folder: Path, names: list[str]) -> None:
+    """photos.tsv, captions.tsv and the upscaled pictures it names; a name with "held" is held out."""
+    (folder / "upscaled").mkdir(exist_ok=True)
+    photos, captions = [], []
     for i, name in enumerate(names):
-        (folder / "upscaled").mkdir(exist_ok=True)
         picture = folder / "upscaled" / f"{name}.png"
-        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(picture)
-        rows.append(
-            {
-                "photo": f"{name}.jpg",
-                "image": f"upscaled/{name}.png",
-                "image_sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
-                "text": f'ohwx woman, "{name}"\tsmiling',
-                "sha256": hashlib.sha256(f'ohwx woman, "{name}"\tsmiling'.encode()).hexdigest(),
-            }
-        )
-    files.write_table(folder / "captions.tsv", rows, ["photo", "image", "image_sha256", "sha256", "text"])
+        Image.fromarray(np.full((SIDE, SIDE, 3), i, np.uint8)).save(picture)
+        row = {"photo": f"{name}.jpg", "fate": "heldout" if "held" in name else "train"}
+        photos.append(row | {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest()})
+        row |= {"image": f"upscaled/{name}.png", "face": "[0.5,0.48,0.33,0.45]"}
+        captions.append(row | {"text": f'ohwx woman, "{name}"\tsmiling'})
+    files.write_table(folder / "photos.tsv", photos, ["photo", "fate", "sha256"])
+    files.write_table(folder / "captions.tsv", captions, ["photo", "fate", "image", "face", "text"])
 
 
-def build(root: Path, folder: Path, train: dict) -> subprocess.CompletedProcess:
+def regularisation_photos(folder: Path) -> list[Path]:
+    """A wide photo with a red middle, two of the same stem, of which one lies on its side by EXIF, one too small, and a
+    damaged one."""
+    (folder / "others").mkdir()
+    wide = np.zeros((2 * SIDE, 6 * SIDE, 3), np.uint8)
+    wide[:, 2 * SIDE : 4 * SIDE] = (255, 0, 0)
+    Image.fromarray(wide).save(folder / "others/wide.png")
+    Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(folder / "others/b.png")
+    sideways = np.zeros((2 * SIDE, 2 * SIDE, 3), np.uint8)
+    sideways[:, :SIDE] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the stored left is the top of the upright picture
+    Image.fromarray(sideways).save(folder / "others/b.jpg", quality=95, exif=exif)
+    Image.fromarray(np.zeros((SIDE - 1, 99, 3), np.uint8)).save(folder / "others/small.png")
+    (folder / "others/broken.jpg").write_bytes(b"no picture")
+    (folder / "others/wide.txt").write_text("photo of a woman\nin the rain\n")
+    return sorted(folder.glob("others/*.[jp]*g"))
+
+
+def build(root: Path, folder: Path, train: dict = TRAIN, others: list[Path] = ()) -> subprocess.CompletedProcess:
     subject = {"trigger": "ohwx", "class_noun": "young woman"}
-    config = json.dumps({"subject": subject, "resolution": 8, "train": train})
-    paths = {"captions": "captions.tsv", "dataset": "dataset.json", "folder": "image"}
+    config = json.dumps({"subject": subject, "resolution": SIDE, "train": train})
+    paths = {"photos": "photos.tsv", "captions": "captions.tsv", "cache": "cache", "dataset": "dataset.json"}
+    paths |= {"folder": "image", "reg-folder": "reg"}
     options = [word for name, path in paths.items() for word in (f"--{name}", folder / path)]
+    texts = [text for photo in others if (text := photo.with_suffix(".txt")).is_file()]
     command = [sys.executable, root / "scripts/build_dataset.py", "--config", config, *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run([*command, "--regularisation", *others, "--texts", *texts], capture_output=True, text=True)
+
+
+def read_manifest(folder: Path) -> dict:
+    """dataset.json, every item of it compared with the files that it names."""
+    manifest = json.loads((folder / "dataset.json").read_text())
+    for group in ("images", "heldout", "regularisation"):
+        for item in manifest[group]:
+            picture = folder / item["image"]
+            assert hashlib.sha256(picture.read_bytes()).hexdigest() == item["sha256"]
+            assert hashlib.sha256(item["caption"].encode()).hexdigest() == item["caption_sha256"]
+            assert list(Image.open(picture).size) == item["size"] == [SIDE, SIDE]
+            if group != "heldout":
+                assert picture.with_suffix(".txt").read_bytes() == item["caption"].encode()
+    return manifest
 
 
 def test_folder_is_what_kohya_reads_and_the_manifest_says_the_same(root, tmp_path):
-    write_captions(tmp_path, ["a", "b", "c"])
-    done = build(root, tmp_path, TRAIN)
+    write_tables(tmp_path, ["a", "b", "c"])
+    done = build(root, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "14 repeats" in done.stdout
+    assert "3 images x 14 repeats" in done.stdout
     concept = tmp_path / "image" / "14_ohwx young woman"
     assert sorted(p.name for p in concept.iterdir()) == ["a.png", "a.txt", "b.png", "b.txt", "c.png", "c.txt"]
-    manifest = json.loads((tmp_path / "dataset.json").read_text())
+    manifest = read_manifest(tmp_path)
     assert (manifest["subject"], manifest["repeats"]) == ("ohwx young woman", 14)
-    for item in manifest["images"]:
-        picture = tmp_path / item["image"]
-        assert picture.parent == concept
-        assert hashlib.sha256(picture.read_bytes()).hexdigest() == item["sha256"]
-        assert picture.with_suffix(".txt").read_bytes() == item["caption"].encode()
-        assert hashlib.sha256(item["caption"].encode()).hexdigest() == item["caption_sha256"]
-        assert np.asarray(Image.open(picture)).shape == (8, 8, 3)
+    assert [(tmp_path / item["image"]).parent for item in manifest["images"]] == [concept] * 3
+    assert [item["face"] for item in manifest["images"]] == [[0.5, 0.48, 0.33, 0.45]] * 3
+    assert manifest["heldout"] == manifest["regularisation"] == [] == list((tmp_path / "reg").iterdir())
+
+
+def test_held_out_photos_are_listed_and_not_laid_out_to_train_on(root, tmp_path):
+    write_tables(tmp_path, ["a", "held", "b"])
+    assert build(root, tmp_path).returncode == 0
+    manifest = read_manifest(tmp_path)
+    assert [item["name"] for item in manifest["images"]] == ["a", "b"]
+    assert [item["image"] for item in manifest["heldout"]] == ["upscaled/held.png"]
+    assert manifest["heldout"][0]["face"] == [0.5, 0.48, 0.33, 0.45]
+    assert not list((tmp_path / "image").rglob("held*"))
 
 
 def test_another_number_of_repeats_leaves_no_old_folder_to_train_on(root, tmp_path):
-    write_captions(tmp_path, ["a", "b", "c"])
-    build(root, tmp_path, TRAIN)
+    write_tables(tmp_path, ["a", "b", "c"])
+    build(root, tmp_path)
     first = (tmp_path / "dataset.json").read_bytes()
     build(root, tmp_path, TRAIN | {"max_train_steps": 200})
     assert [p.name for p in (tmp_path / "image").iterdir()] == ["27_ohwx young woman"]
-    build(root, tmp_path, TRAIN)
+    build(root, tmp_path)
     assert (tmp_path / "dataset.json").read_bytes() == first
 
 
+def test_regularisation_photos_are_squares_of_the_resolution_with_the_class_noun_or_their_own_caption(root, tmp_path):
+    write_tables(tmp_path, ["a", "held", "b"])
+    photos = regularisation_photos(tmp_path)
+    done = build(root, tmp_path, others=photos)
+    assert done.returncode == 0, done.stderr
+    assert f"small.png: left out: 99 x {SIDE - 1} px, smaller than the resolution of {SIDE} px" in done.stdout
+    assert "broken.jpg: left out: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "items: 3 computed, 0 reused"
+    manifest = read_manifest(tmp_path)
+    captions = {item["name"]: item["caption"] for item in manifest["regularisation"]}
+    assert captions == {"b": "young woman", "b_png": "young woman", "wide": "photo of a woman in the rain"}
+    reg = tmp_path / "reg" / "1_young woman"
+    assert {(tmp_path / item["image"]).parent for item in manifest["regularisation"]} == {reg}
+    assert len(list(reg.iterdir())) == 6
+    assert (np.asarray(Image.open(reg / "wide.png")) == (255, 0, 0)).all(), "the middle square"
+    upright = np.asarray(Image.open(reg / "b.png")).mean(axis=(1, 2))
+    assert upright[:3].min() > 200 and upright[-3:].max() < 50
+    assert "2 images x 2 for regularisation" in manifest["arithmetic"] and manifest["repeats"] == 10
+
+    assert build(root, tmp_path, others=photos).stdout.splitlines()[-1] == "items: 0 computed, 3 reused"
+    assert build(root, tmp_path).returncode == 0
+    assert list((tmp_path / "reg").iterdir()) == [] and read_manifest(tmp_path)["regularisation"] == []
+
+
+def test_a_photo_of_the_subject_is_no_regularisation_photo(root, tmp_path):
+    write_tables(tmp_path, ["a", "b"])
+    copy = tmp_path / "other.png"
+    copy.write_bytes((tmp_path / "upscaled/b.png").read_bytes())
+    done = build(root, tmp_path, others=[copy])
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "other.png is the subject's photo b.jpg; remove it from the regularisation folder" in done.stdout
+
+
+def test_regularisation_photos_of_which_none_can_be_used_are_an_error(root, tmp_path):
+    write_tables(tmp_path, ["a", "b"])
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    done = build(root, tmp_path, others=[broken])
+    assert done.returncode == 1 and "none of the 1 regularisation photos can be used" in done.stdout
+    assert not (tmp_path / "dataset.json").exists()
+
+
 def test_an_empty_set_is_one_line_not_a_traceback(root, tmp_path):
-    write_captions(tmp_path, [])
-    done = build(root, tmp_path, TRAIN)
+    write_tables(tmp_path, ["held"])
+    done = build(root, tmp_path)
     assert done.returncode == 1
     assert "no training image" in done.stdout and "Traceback" not in done.stderr
     assert not (tmp_path / "dataset.json").exists()

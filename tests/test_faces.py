@@ -308,6 +308,69 @@ def test_rows_read_from_a_table_crop_the_same(detector, portraits):
     ).all()
 
 
+@pytest.mark.parametrize(
+    ("roll", "side", "resolution", "stretch"),
+    [
+        *((0, 600, 600, (1, 1)), (0, 900, 256, (1, 1)), (25, 600, 256, (1, 1)), (-70, 901, 901, (1, 1))),
+        *((0, 600, 512, (0.75, 1.25)), (25, 600, 512, (1.25, 0.75)), (-10, 300, 512, (0.75, 1.25))),
+    ],
+)
+def test_the_face_is_where_its_crop_is_said_to_have_it(roll, side, resolution, stretch):
+    """A tilted white ellipse for a face, found again in the crop by its moments."""
+    photo = np.zeros((1500, 1400, 3), np.uint8)
+    cv2.ellipse(photo, (740, 700), (90, 130), roll, 0, 360, (255, 255, 255), -1, cv2.LINE_AA)
+    row = {"center_x": "740", "center_y": "700", "face_width": "180", "face_height": "260"}
+    square = crops.Square(720.5, 720.5, side, roll, padded=0, shared=0, stretch=stretch)
+    crop = crops.crop_face(photo, square, resolution)[..., 0] / 255.0
+    height, width = crop.shape
+    assert [width, height] == [round(min(side, resolution) * share) for share in stretch]
+    sums = [crop.sum(axis=axis) for axis in (0, 1)]
+    middle = [(line * (np.arange(len(line)) + 0.5)).sum() / line.sum() / len(line) for line in sums]
+    size = [(crop > 0.5).any(axis=axis).mean() for axis in (0, 1)]
+    said = crops.face_in_crop(row, square)
+    assert said[:2] == pytest.approx(middle, abs=0.5 / min(square.extent))
+    # Whole px, and OpenCV's edge.
+    assert said[2:] == pytest.approx(size, abs=1 / min(width, height) + 2 / min(square.extent))
+
+
+@pytest.mark.parametrize(
+    ("photo", "resolution", "expected"),
+    [
+        ((4000, 4000), 512, (512, 512)),
+        ((3000, 4000), 512, (448, 576)),
+        ((4000, 3000), 512, (576, 448)),
+        ((2000, 3000), 512, (384, 640)),
+        ((1000, 5000), 512, (384, 640)),  # the nearest of at most 1:2 and no larger area
+        ((3000, 4000), 1024, (896, 1152)),
+        ((900, 1600), 64, (64, 64)),
+    ],
+)
+def test_buckets_are_kohyas_shapes(photo, resolution, expected):
+    width, height = crops.bucket(*photo, resolution)
+    assert (width, height) == expected
+    assert width % 64 == height % 64 == 0 and width * height <= resolution**2 and 0.5 <= width / height <= 2
+
+
+@pytest.mark.parametrize("roll", [0, 20])
+@pytest.mark.parametrize("shape", [(2000, 1500), (1500, 2000), (2000, 1000)])
+def test_a_crop_of_the_photos_shape_has_the_face_in_its_place(detector, portraits, roll, shape):
+    height, width = shape
+    photo = turned(on_wall(portraits[0], 500, height, width), roll)
+    row = only_face(detector, photo)
+    stretch = tuple(n / 512 for n in crops.bucket(width, height, 512))
+    square = crops.crop_box(row, 0.45, 0.48, stretch)
+    crop = crops.crop_face(photo, square, 512)
+    assert crop.shape[1::-1] == crops.bucket(width, height, 512) and square.padded <= crops.FREE_PADDING
+    found = only_face(detector, crop)
+    x, y, w, h = crops.face_in_crop(row, square)
+    assert (found["center_x"] / crop.shape[1], found["center_y"] / crop.shape[0]) == pytest.approx((x, y), abs=0.02)
+    assert (found["face_width"] / crop.shape[1], found["face_height"] / crop.shape[0]) == pytest.approx(
+        (w, h), abs=0.03
+    )
+    assert y == pytest.approx(0.48, abs=0.16) and h <= 0.81
+    assert abs(found["roll"]) < 4
+
+
 def test_the_script_makes_crops_with_what_they_were_made_from(detector, recogniser, root, ava, tmp_path):
     rows = []
     for name, fate in (("00.jpg", "train"), ("05.jpg", "heldout"), ("no_face.jpg", "dropped")):
@@ -318,7 +381,7 @@ def test_the_script_makes_crops_with_what_they_were_made_from(detector, recognis
         found = only_face(detector, image) if fate != "dropped" else {}
         rows.append(about | {"width": image.shape[1], "height": image.shape[0]} | found)
     files.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
-    config = json.dumps({"resolution": 128, "crop": {"face_fraction": 0.6, "face_level": 0.5}})
+    config = json.dumps({"resolution": 128, "buckets": False, "crop": {"face_fraction": 0.6, "face_level": 0.5}})
     command = [sys.executable, root / "scripts/crop_faces.py", "--config", config, "--photos", tmp_path / "photos.tsv"]
     paths = {"cache": "cache", "crops": "crops.tsv", "folder": "crops"}
     command += [word for name, path in paths.items() for word in (f"--{name}", tmp_path / path)]
@@ -338,7 +401,32 @@ def test_the_script_makes_crops_with_what_they_were_made_from(detector, recognis
         face = next(row for row in rows if row["photo"] == name)
         assert face["face_height"] / int(made["source_side"]) == pytest.approx(float(made["face_fraction"]), abs=1e-3)
         assert float(made["face_fraction"]) >= 0.595  # the second photo is too tight for less
+        x, y, width, height = json.loads(made["face"])
+        assert measured["center_x"] / 128 == pytest.approx(x, abs=0.02)
+        assert measured["center_y"] / 128 == pytest.approx(y, abs=0.02)
+        assert measured["face_width"] / 128 == pytest.approx(width, abs=0.03)
+        assert height == pytest.approx(float(made["face_fraction"]), abs=1e-3)
         assert all(made[key] == str(face[key]) for key in ("yaw", "pitch", "roll", "brightness", "attributes"))
+
+
+def test_the_script_makes_crops_of_the_photos_shapes(detector, root, portraits, tmp_path):
+    rows = []
+    for name, (height, width) in {"tall.png": (2000, 1500), "wide.png": (1500, 2000)}.items():
+        photo = on_wall(portraits[0], 500, height, width)
+        Image.fromarray(photo).save(tmp_path / name, compress_level=1)
+        about = {"photo": name, "sha256": file_sha256(tmp_path / name), "fate": "train", "others": ""}
+        rows.append(about | {"width": width, "height": height} | only_face(detector, photo))
+    files.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
+    config = json.dumps({"resolution": 256, "buckets": True, "crop": {"face_fraction": 0.45, "face_level": 0.48}})
+    command = [sys.executable, root / "scripts/crop_faces.py", "--config", config, "--photos", tmp_path / "photos.tsv"]
+    paths = {"cache": "cache", "crops": "crops.tsv", "folder": "crops"}
+    command += [word for name, path in paths.items() for word in (f"--{name}", tmp_path / path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "for faces, square crops are better" in done.stdout
+    table = files.read_table(tmp_path / "crops.tsv")
+    assert list(table["size"]) == ["[192,320]", "[320,192]"]
+    assert [Image.open(tmp_path / crop).size for crop in table["crop"]] == [(192, 320), (320, 192)]
 
 
 def test_both_recognisers_tell_two_people_apart(detector, recogniser, model_files, portraits, ava):

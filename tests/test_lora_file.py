@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from likeness.base_model import SD15
 from likeness.errors import LikenessError
+from likeness.families import SD15
 from likeness.lora_file import lora_bytes, text_encoder_modules, unet_modules
 from likeness.tensors import read_metadata, with_metadata
 from trained_run import trained
@@ -19,7 +19,7 @@ def test_sd15_has_kohyas_192_and_72_modules():
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(SD15["unet"])
+        unet = UNet2DConditionModel.from_config(SD15.config["unet"])
     modules = unet_modules(unet.config)
     assert len(modules) == 192
     layers = dict(unet.named_modules())
@@ -36,24 +36,25 @@ def test_text_encoder_keys_are_the_same_before_and_after_transformers_flattened_
 
 
 def test_another_architecture_is_refused():
-    with pytest.raises(LikenessError, match="not of Stable Diffusion 1.x"):
+    with pytest.raises(LikenessError, match="not of Stable Diffusion's kind"):
         unet_modules({"layers_per_block": 2, "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]})
 
 
 def test_bytes_depend_on_content_alone():
-    weights = {"lora_unet_x": (torch.ones(2, 3), torch.ones(3, 2))}
+    tensors = {"lora_unet_x.lora_down.weight": torch.ones(2, 3), "lora_unet_x.lora_up.weight": torch.ones(3, 2)}
     about = {f"ss_{n}": str(n) for n in range(20)}
-    files = {with_metadata(lora_bytes(weights, 1.0, "fp16"), about) for _ in range(20)}
+    files = {with_metadata(lora_bytes(tensors, "fp16"), about) for _ in range(20)}
     assert len(files) == 1
     assert read_metadata(files.pop()) == about
 
 
-def test_alpha_is_written_for_every_layer(tmp_path):
-    file = tmp_path / "x.safetensors"
-    file.write_bytes(lora_bytes({"lora_unet_x": (torch.ones(8, 3), torch.ones(3, 8))}, 4.0, "fp16"))
-    tensors = safetensors.torch.load_file(file)
-    assert sorted(tensors) == ["lora_unet_x.alpha", "lora_unet_x.lora_down.weight", "lora_unet_x.lora_up.weight"]
-    assert tensors["lora_unet_x.alpha"].item() == 4.0
+def test_alpha_is_written_for_every_layer(tmp_path, base_manifest):
+    tensors = safetensors.torch.load_file(trained(tmp_path, base_manifest, rank=4, alpha=3).lora(2))
+    modules = {key.partition(".")[0] for key in tensors}
+    assert sorted(tensors) == sorted(
+        f"{module}.{name}" for module in modules for name in ("alpha", "lora_down.weight", "lora_up.weight")
+    )
+    assert {tensors[f"{module}.alpha"].item() for module in modules} == {3.0}
 
 
 @pytest.mark.parametrize("text_encoder", [False, True])

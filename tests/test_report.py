@@ -9,19 +9,23 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from likeness import selection
 from likeness.files import read_table, write_table
 from likeness.provenance import SCRIPTS
-from likeness.report import loss_curve
+from likeness.report.curves import course
 from made_run import SELECT, made_scores, write_metrics, write_run, write_subject
 
 CONFIG = {
     "subject_name": "ava",
     "run_name": "portrait",
     "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
-    "train": {"rank": 16},
+    "train": {
+        **{"rank": 16, "batch_size": 2, "gradient_accumulation_steps": 1},
+        **{"max_train_steps": 40, "epochs": 4, "repeats": None},
+    },
 }
 FLAGS = [
     *(
@@ -47,7 +51,7 @@ def page(tmp_path_factory, ava) -> Path:
     )
     write_run(run, scores, 128, sorted(ava.glob("*.jpg"))[:9])
     write_subject(run / "subject", ava)
-    write_metrics(run, 3)
+    write_metrics(run, 3, text_encoder=True)
     choice = selection.choose(scores, **SELECT) | {"lora": "ava_portrait.safetensors", "sha256": "5" * 64}
     (run / "choice.json").write_text(json.dumps(choice))
     build_report(run, run / "report.html")
@@ -354,9 +358,75 @@ def test_settings_and_hashes_are_in_it(page):
     assert "&#34;rank&#34;: 16" in text
 
 
-def test_a_long_loss_curve_is_thinned_and_the_chosen_epoch_marked(tmp_path):
-    curve = loss_curve(write_metrics(tmp_path, 40), 20)
-    points = [tuple(map(float, point.split(","))) for point in curve["points"].split()]
-    assert len(points) == 200
-    assert points == sorted(points)
-    assert points[99][0] < curve["chosen"] < points[101][0]
+def points(polyline: str) -> np.ndarray:
+    """(n, 2): x and y."""
+    return np.array([tuple(map(float, point.split(","))) for point in polyline.split()])
+
+
+def test_a_long_course_is_thinned_and_the_chosen_epoch_marked(tmp_path):
+    found = course(write_metrics(tmp_path, 400), 200)
+    loss, rates = found["loss"], found["rates"]
+    for line in (loss["raw"], loss["smoothed"], rates["lines"][0]["points"]):
+        x = points(line)[:, 0]
+        assert len(x) == 200 and list(x) == sorted(x)
+        assert x[99] < found["chosen"] < x[101]
+    assert len(loss["validation"]) == 200
+
+
+def test_smoothed_loss_shows_the_fall_that_noise_hides(tmp_path):
+    loss = course(write_metrics(tmp_path, 20), 10)["loss"]
+    raw, smoothed = points(loss["raw"])[:, 1], points(loss["smoothed"])[:, 1]
+    assert np.abs(np.diff(smoothed)).mean() < 0.1 * np.abs(np.diff(raw)).mean()
+    assert smoothed[-1] - smoothed[0] > 20, "further down on the page: a smaller loss"
+
+
+def test_validation_and_learning_rates_are_drawn_where_the_metrics_have_them(tmp_path):
+    """By one axis each: at the middle of the run, where the validation loss is lowest, its dot is the lowest."""
+    both = course(write_metrics(tmp_path, 8, text_encoder=True), 4)
+    heights = [dot["y"] for dot in both["loss"]["validation"]]
+    assert len(heights) == 8 and heights.index(max(heights)) == 3
+    assert both["loss"]["validation"][3]["x"] == both["chosen"]
+    assert "epoch 4: validation loss 0.1300" in both["loss"]["validation"][3]["title"]
+    unet, text = (points(line["points"]) for line in both["rates"]["lines"])
+    bottom, top = (both["rates"]["y_ticks"][i] for i in (0, -1))
+    assert [bottom["label"], top["label"], both["rates"]["unit"]] == ["0", "1", "1e-4"]
+    assert unet[0, 1] == pytest.approx(top["at"], abs=0.5) and unet[-1, 1] == pytest.approx(bottom["at"], abs=0.5)
+    assert text[0, 1] == pytest.approx((top["at"] + bottom["at"]) / 2, abs=0.5)
+
+    rows = read_table(write_metrics(tmp_path, 8))
+    write_table(tmp_path / "none.tsv", rows.assign(validation_loss="").to_dict("records"), list(rows))
+    plain = course(tmp_path / "none.tsv", 4)
+    assert plain["loss"]["validation"] == []
+    assert [line["name"] for line in plain["rates"]["lines"]] == ["U-Net"]
+
+
+def test_a_course_without_a_step_draws_nothing(tmp_path):
+    found = course(write_metrics(tmp_path, 0), 1)
+    assert found["loss"]["raw"] == "" and found["loss"]["validation"] == [] and found["chosen"] is None
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_course_of_the_training_is_in_the_drawings_and_can_be_read(browser, page, width):
+    opened(browser, page, width)
+    legend = [item.text for item in elements(browser, ".legend li")]
+    assert [words.split(",")[0] for words in legend] == ["loss", "loss", "validation loss", *["learning rate"] * 2]
+    assert "learned by heart" in element(browser, ".reading").text
+    # Everything that is drawn lies in its drawing, and letters are no smaller than 11 px on a phone.
+    inside = """return [...document.querySelectorAll('#loss :not(title), #rates *')].filter((part) => {
+      const a = part.getBoundingClientRect(), b = part.closest('svg').getBoundingClientRect();
+      return a.left < b.left || a.right > b.right || a.top < b.top || a.bottom > b.bottom;
+    }).length"""
+    assert browser.execute_script(inside) == 0
+    smallest = """return Math.min(...[...document.querySelectorAll('#loss text, #rates text')].map((text) =>
+      parseFloat(getComputedStyle(text).fontSize) * text.closest('svg').getScreenCTM().a))"""
+    assert browser.execute_script(smallest) >= 11
+    assert {label.text for label in elements(browser, "#loss .end-label, #rates .end-label")} == {"epoch 2"}
+    assert len(elements(browser, "#loss .validation circle")) == 3
+    assert len(elements(browser, "#rates polyline")) == 2
+
+
+def test_the_arithmetic_of_the_steps_is_on_the_page(page):
+    """Of this run, not of the configuration's, which dataset.json has."""
+    html = page.read_text()
+    assert "repeats = ceil(40 steps x (batch 2 x accumulation 1) / (6 images x 4 epochs)) = 4" in html
+    assert "4 x 6" not in html

@@ -11,12 +11,12 @@ import pytest
 
 from likeness.config import Config
 from likeness.provenance import SCRIPTS, code_digest, local_sources
-from project import ROOT
+from project import ROOT, Project
 
 RULES = {
     name: body
     for file in sorted((ROOT / "rules").glob("*.smk"))
-    for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.M)
+    for name, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.M)
 }
 PROGRAMS = sorted(path.stem for path in SCRIPTS.glob("*.py"))
 
@@ -59,7 +59,7 @@ def test_a_script_reads_no_key_that_its_rule_does_not_list(program):
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_a_rule_lists_only_keys_that_there_are(rule):
     sections = Config.model_fields
-    given_by_rule = {"subject", "subject_name", "run_name", "epoch"}
+    given_by_rule = {"subject", "subject_name", "run_name", "epoch", "flips"}
     for key in listed(rule):
         assert key.split(".")[0] in {*sections, *given_by_rule}, key
 
@@ -86,6 +86,24 @@ def test_only_the_workflow_reads_the_configuration_module():
 def test_messages_are_not_part_of_what_a_training_is_known_by(tmp_path):
     assert SCRIPTS / "likeness/cli.py" in local_sources(SCRIPTS / "train_lora.py")
     assert len(code_digest(SCRIPTS / "train_lora.py")) == 64
+
+
+def planned(project: Project) -> dict[str, int]:
+    """rule -> how many jobs a dry run says it has."""
+    found = re.findall(r"^(\w+) +(\d+)$", project.run("-n").text, re.M)
+    return {rule: int(number) for rule, number in found}
+
+
+def test_epochs_that_follow_from_the_photos_are_planned_when_these_are_known(tmp_path, model_files, small_base):
+    project = Project(tmp_path / "project", model_files, small_base)
+    assert planned(project)["sample_checkpoint"] == 3, "the base model and 2 epochs, before anything has run"
+    project.configure(train={"epochs": None, "repeats": 2, "max_train_steps": 14, "save_every_n_epochs": 2})
+    assert "sample_checkpoint" not in planned(project)
+    assert project.run("results/ava/dataset.json").jobs["build_dataset"] == 1
+    # 5 photos shown twice, 2 at a time, are 5 steps per epoch: 3 epochs, of which the second and the last are saved.
+    assert planned(project)["sample_checkpoint"] == 3
+    project.configure(train={"epochs": None, "repeats": 2, "max_train_steps": 22, "save_every_n_epochs": 2})
+    assert planned(project)["build_dataset"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,85 +1,55 @@
 """Training does what the papers' formulas say, and ends in the same bytes whether or not it was interrupted."""
 
-import math
+import multiprocessing
 import os
+import random
+import re
+import resource
 import signal
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+import train_lora
+from likeness.dataset import schedule
 from likeness.errors import LikenessError
-from likeness.training import loop
-from likeness.training.plan import plan, run_key
-from trained_run import SHORT, made_up_latents, trained
+from likeness.training import course, loop
+from likeness.training.plan import batches, run_key, step_seed
+from likeness.training.store import RunStore, SaveClock
+from trained_run import made_up_data, short_settings, trained
 
-DATASET = {"images": [{"name": "a", "sha256": "1", "caption_sha256": "2"}]}
-BASE = {"digest": "base"}
-
-
-def settings(**changes) -> dict:
-    from likeness.config import Train
-
-    return Train(**(SHORT | changes)).model_dump()
+WIDTH = 32  # of the small base's text encoder
 
 
-def test_steps_follow_kohyas_arithmetic():
-    assert plan(settings(max_train_steps=1000, epochs=10, batch_size=2), 15) == {
-        "images": 15,
-        "repeats": 14,
-        "steps_per_epoch": 105,
-        "total_steps": 1050,
-    }
+@pytest.fixture(autouse=True)
+def every_step_is_reported(monkeypatch):
+    monkeypatch.setattr(loop, "SETTLE_SECONDS", 0.0)
 
 
-def test_first_loss_is_the_formulas_in_double_precision(tmp_path, base_manifest):
-    """With up = 0 the LoRA is silent, so the first loss is the base model's: recomputed here from the definition."""
-    from diffusers import UNet2DConditionModel
-
-    run = trained(tmp_path, base_manifest, min_snr_gamma=5.0, noise_offset=0.1)
-    items, latents = made_up_latents(5, 32)
-    train = settings(min_snr_gamma=5.0, noise_offset=0.1)
-    batch = loop._batches(loop._epoch_order(42, 1, 5, plan(train, 5)["repeats"]), train)[0]
-    drawn = {name: t.double() for name, t in loop._drawn(train, 0, len(batch), (4, 8, 8), 1000).items()}
-    t = drawn["timesteps"].long()
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    kept = torch.cumprod(1 - betas, 0)[t][:, None, None, None]
-    clean = latents["mean"][batch].double() + latents["std"][batch].double() * drawn["posterior"]
-    noisy = kept.sqrt() * clean + (1 - kept).sqrt() * drawn["noise"]
-    unet = UNet2DConditionModel.from_pretrained(base_manifest["path"], subfolder="unet").double()
-    with torch.no_grad():
-        predicted = unet(noisy, t, latents["hidden"][batch].double()).sample
-    snr = (kept / (1 - kept)).flatten()
-    losses = ((predicted - drawn["noise"]) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / snr
-    assert run.metrics[0]["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+def default_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGURG):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def test_noise_offset_moves_whole_channels():
-    plain = loop._drawn(settings(), 3, 2, (4, 8, 8), 1000)["noise"]
-    moved = loop._drawn(settings(noise_offset=0.1), 3, 2, (4, 8, 8), 1000)["noise"]
-    difference = moved - plain
-    assert difference.std((2, 3)).max() < 1e-6 and difference.abs().max() > 0.01
+def loras(run) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(run.store.folder.glob("epoch-*.safetensors"))]
 
 
-def test_cosine_with_restarts_has_its_cycles(tmp_path, base_manifest):
-    run = trained(tmp_path, base_manifest, max_train_steps=30, lr_scheduler_num_cycles=3)
-    rates = [row["lr"] for row in run.metrics]
-    total = len(rates)
-    expected = [1e-4 * 0.5 * (1 + math.cos(math.pi * ((3 * step / total) % 1))) for step in range(total)]
-    assert rates == pytest.approx(expected)
-
-
-def test_loss_falls(tmp_path, base_manifest):
-    run = trained(
-        tmp_path, base_manifest, rank=16, alpha=16, learning_rate=1e-2, max_train_steps=150, lr_scheduler="constant"
-    )
-    losses = [row["loss"] for row in run.metrics]
-    assert sum(losses[-20:]) < 0.9 * sum(losses[:20]), "only attention learns, so the fall is small but sure"
+def test_loss_falls_on_photos_of_training_and_on_held_out_ones(tmp_path, base_manifest):
+    options = {"rank": 16, "alpha": 16, "lr_scheduler": "constant", "max_train_steps": 150, "epochs": 1}
+    run = trained(tmp_path / "learned", base_manifest, learning_rate=1e-2, **options)
+    silent = trained(tmp_path / "silent", base_manifest, learning_rate=1e-12, **options)
+    mine, theirs = ([row["loss"] for row in course.metrics[-50:]] for course in (run, silent))
+    assert sum(mine) < 0.9 * sum(theirs), "only attention learns, so the fall is small but sure"
+    assert run.metrics[-1]["validation_loss"] < 0.9 * silent.metrics[-1]["validation_loss"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("text_encoder", [False, True])
-def test_interrupted_at_any_step_ends_in_the_same_bytes(tmp_path, base_manifest, precision, text_encoder):
+def test_asked_to_stop_at_every_step_it_ends_in_the_same_bytes(tmp_path, base_manifest, precision, text_encoder):
     options = {"precision": precision, "train_text_encoder": text_encoder, "max_train_steps": 6, "batch_size": 2}
     whole = trained(tmp_path / "whole", base_manifest, **options)
 
@@ -87,19 +57,59 @@ def test_interrupted_at_any_step_ends_in_the_same_bytes(tmp_path, base_manifest,
         os.kill(os.getpid(), signal.SIGTERM)
 
     stops, done = 0, False
-    loop_held, loop.LOSSES_HELD = loop.LOSSES_HELD, 1
     try:
-        while not done and stops < 20:  # a TERM after every step
+        while not done and stops < 20:
             run = trained(tmp_path / "cut", base_manifest, report=interrupt, **options)
             run.store._lock.close()
             done, stops = run.done, stops + 1
     finally:
-        loop.LOSSES_HELD = loop_held
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGURG):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        default_signals()
     assert done and stops >= 3
-    assert [run.lora(n).read_bytes() for n in (1, 2)] == [whole.lora(n).read_bytes() for n in (1, 2)]
+    assert loras(run) == loras(whole) and len(loras(run)) == 2
     assert run.metrics == whole.metrics
+
+
+def train_until_killed(folder: Path, base: dict, kill_at: int, settings: dict) -> None:
+    """In a process of its own: SIGKILL itself once a step is done."""
+    loop.SETTLE_SECONDS = 0.0
+    SaveClock.SECONDS = 0.05  # so that states are some steps old when the kill comes
+
+    def kill(metrics):
+        if metrics[-1]["step"] >= kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trained(folder, base, report=kill, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "fp16", "train_text_encoder": True, "ema_decay": 0.9, "dropout": 0.1},
+        {"optimizer": "Prodigy", "learning_rate": 1.0, "flip_aug": True, "shuffle_caption": True, "noise_offset": 0.1},
+    ],
+    ids=["AdamW", "Prodigy"],
+)
+def test_killed_at_20_random_steps_it_ends_in_the_same_bytes(tmp_path, base_manifest, changes):
+    """Without a warning, by SIGKILL; and its folder is moved halfway, as results/ may be."""
+    settings = short_settings(max_train_steps=60, epochs=3, **changes)
+    whole = trained(tmp_path / "whole", base_manifest, settings=settings)
+    steps = len(whole.metrics)
+    assert steps >= 60
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would inherit busy threads
+    context.set_forkserver_preload(["trained_run", "likeness.training.loop", "peft"])
+    kills = sorted(random.Random(7).sample(range(1, steps), 20))
+    folder = tmp_path / "cut"
+    for number, kill_at in enumerate(kills):
+        child = context.Process(target=train_until_killed, args=(folder, base_manifest, kill_at, settings))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, kill_at
+        if number == 10:
+            folder = folder.rename(tmp_path / "moved")
+    run = trained(folder, base_manifest, settings=settings)
+    assert run.done and loras(run) == loras(whole) and len(loras(run)) == 3
+    assert run.metrics == whole.metrics
+    assert (run.store.folder / "history").read_text().count("epoch ") == 3, "no epoch is finished twice"
 
 
 def test_accumulated_and_whole_batches_train_alike(tmp_path, base_manifest):
@@ -116,11 +126,62 @@ def test_accumulated_and_whole_batches_train_alike(tmp_path, base_manifest):
     assert all(torch.allclose(first[key], second[key], atol=2e-5) for key in first)
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_photos(tmp_path, base_manifest):
-    items, latents = made_up_latents(5, 32)
-    latents["mean"][3] = float("nan")
-    with pytest.raises(LikenessError, match=r"not finite at step \d+; photos of that batch:.*03"):
-        trained(tmp_path, base_manifest, latents=latents)
+@pytest.mark.skipif(" " in torch.__file__, reason="torch's compiler cannot work below a folder with a space")
+def test_a_compiled_u_net_trains_alike(tmp_path, base_manifest):
+    options = {"max_train_steps": 4, "epochs": 1, "batch_size": 5, "save_precision": "fp32"}
+    plain = trained(tmp_path / "plain", base_manifest, **options)
+    compiled = trained(tmp_path / "compiled", base_manifest, compile=True, **options)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert [row["loss"] for row in compiled.metrics] == pytest.approx([row["loss"] for row in plain.metrics], rel=1e-4)
+    first, second = (safetensors.torch.load_file(run.lora(1)) for run in (plain, compiled))
+    assert sorted(first) == sorted(second)
+    assert all(torch.allclose(first[key], second[key], atol=1e-4) for key in first)
+
+
+def test_a_loss_that_is_not_finite_stops_names_the_photos_and_keeps_the_state(tmp_path, base_manifest, monkeypatch):
+    dataset, latents = made_up_data(WIDTH)
+    monkeypatch.setattr(SaveClock, "SECONDS", 0)
+    seen = []
+
+    def spoil(metrics):
+        if len(metrics) == 3:
+            latents["images"]["mean"][3][:] = float("nan")
+        seen[:] = metrics
+
+    with pytest.raises(LikenessError, match=r"not finite at step \d+; photos of that batch:.*03.*state is safe"):
+        trained(tmp_path, base_manifest, (dataset, latents), report=spoil, max_train_steps=20)
+    state = RunStore(tmp_path / "store", lock=False).load_state()
+    assert 3 <= state["step"] == len(seen)
+    assert all(torch.isfinite(parameter).all() for parameter in state["parameters"])
+
+
+def test_a_full_disk_is_an_error_that_keeps_the_last_state(tmp_path, base_manifest, monkeypatch):
+    monkeypatch.setattr(SaveClock, "SECONDS", 0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(metrics):
+        if len(metrics) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(LikenessError, match="free some space and run the same command again"):
+            trained(tmp_path, base_manifest, report=fill, max_train_steps=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert RunStore(tmp_path / "store", lock=False).load_state()["step"] == 2
+    resumed = trained(tmp_path, base_manifest, max_train_steps=20)
+    assert loras(resumed) == loras(trained(tmp_path / "whole", base_manifest, max_train_steps=20))
+
+
+def test_memory_that_runs_out_is_an_error_that_says_what_to_change(tmp_path, base_manifest, monkeypatch):
+    def too_large(*_arguments):
+        return torch.empty(2**62, dtype=torch.uint8)
+
+    monkeypatch.setattr(loop, "losses", too_large)
+    with pytest.raises(LikenessError, match="gradient_checkpointing: true.*batch_size"):
+        trained(tmp_path, base_manifest)
 
 
 def test_lora_is_fp32_on_a_half_precision_base(tmp_path, base_manifest):
@@ -129,10 +190,159 @@ def test_lora_is_fp32_on_a_half_precision_base(tmp_path, base_manifest):
     assert run.networks["unet"].model.conv_in.weight.dtype == torch.bfloat16
 
 
+def test_the_moving_average_is_what_is_saved(tmp_path, base_manifest):
+    """By its definition, from the weights after each step; they themselves are trained as without it."""
+    options = {"max_train_steps": 10, "epochs": 10, "batch_size": 5, "learning_rate": 0.01, "save_precision": "fp32"}
+    plain = trained(tmp_path / "plain", base_manifest, **options)
+    averaged = trained(tmp_path / "average", base_manifest, ema_decay=0.6, **options)
+    assert [row["loss"] for row in averaged.metrics] == [row["loss"] for row in plain.metrics]
+    name = "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight"
+    mean = 0.0  # up starts at zero
+    for step in range(10):
+        decay = min(0.6, (1 + step) / (10 + step))
+        now = safetensors.torch.load_file(plain.lora(step + 1))[name]
+        mean = decay * mean + (1 - decay) * now
+        found = safetensors.torch.load_file(averaged.lora(step + 1))[name]
+        assert torch.allclose(found, mean, atol=1e-7), step
+    assert not torch.allclose(mean, now, atol=1e-4)
+
+
+def test_validation_is_the_error_on_held_out_photos_at_fixed_noise(tmp_path, base_manifest):
+    """Once per epoch; of the silent LoRA of a first epoch without learning, it is the base model's."""
+    from diffusers import DDPMScheduler, UNet2DConditionModel
+
+    run = trained(tmp_path / "one", base_manifest, learning_rate=1e-12)
+    per_epoch = len(run.metrics) // 2
+    measured = [row["validation_loss"] for row in run.metrics if row["validation_loss"] != ""]
+    assert len(measured) == 2 and measured[0] == run.metrics[per_epoch - 1]["validation_loss"]
+    _, latents = made_up_data(WIDTH)
+    unet = UNet2DConditionModel.from_pretrained(base_manifest["path"], subfolder="unet")
+    schedule = DDPMScheduler.from_pretrained(base_manifest["path"], subfolder="scheduler")
+    errors = []
+    for number, name in enumerate(("h00", "h01")):
+        generator = torch.Generator().manual_seed(step_seed(42, name))
+        for times in ((100, 300), (500, 700), (900,)):  # at batch size 2
+            noise = torch.randn(len(times), 4, 8, 8, generator=generator)
+            clean = latents["heldout"]["mean"][number].repeat(len(times), 1, 1, 1)
+            hidden = latents["heldout"]["hidden"][number].repeat(len(times), 1, 1)
+            with torch.no_grad():
+                found = unet(schedule.add_noise(clean, noise, torch.tensor(times)), torch.tensor(times), hidden).sample
+            errors += (found - noise).square().mean((1, 2, 3)).tolist()
+    assert measured[0] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    learned = trained(tmp_path / "two", base_manifest, learning_rate=1e-2)
+    assert learned.metrics[-1]["validation_loss"] != pytest.approx(measured[0], rel=1e-4)
+
+
+def test_the_log_tells_the_course_in_whole_lines(tmp_path, base_manifest, monkeypatch, capsys):
+    """Where nobody looks at a bar: a line a minute, here one for every step, and one for every saved epoch."""
+    monkeypatch.setattr(course, "LINE_SECONDS", 0)
+    trained(tmp_path, base_manifest, train_text_encoder=True)
+    said = capsys.readouterr().out.splitlines()
+    numbers = r"epoch 1, loss \d\.\d{4}, lr 7\.94e-05, lr_text_encoder 3\.97e-05, memory \d\.\d GiB"
+    assert re.fullmatch(rf"step 2 of 10, {numbers}, \d+\.\d\d steps/s, \d\d:\d\d:\d\d left", said[1]), said[1]
+    assert sum(line.startswith("step ") for line in said) == 10
+    saved = [line for line in said if line.startswith("saved epoch")]
+    assert len(saved) == 2 and re.fullmatch(
+        r"saved epoch 2 of 2, step 10 of 10, loss \d\.\d{4}, \d\.\d{4} on held-out photos", saved[1]
+    )
+    assert not any("\r" in line for line in said)
+
+
+def test_only_the_epochs_asked_for_are_saved_and_the_last(tmp_path, base_manifest):
+    every = trained(tmp_path / "every", base_manifest, epochs=5, max_train_steps=15)
+    some = trained(tmp_path / "some", base_manifest, epochs=5, max_train_steps=15, save_every_n_epochs=2)
+    names = [path.name for path in sorted(some.store.folder.glob("epoch-*"))]
+    assert names == [f"epoch-00000{n}.safetensors" for n in (2, 4, 5)]
+    assert loras(some) == [loras(every)[n - 1] for n in (2, 4, 5)]
+    some.store._lock.close()
+    more = trained(tmp_path / "some", base_manifest, epochs=5, max_train_steps=15)
+    assert loras(more) == loras(every), "an epoch that was passed over is trained anew when it is asked for"
+
+
+def test_a_missing_caption_is_an_error_before_anything_is_loaded():
+    dataset, _ = made_up_data(WIDTH)
+    train_lora.refuse_missing_captions(dataset)
+    dataset["images"][2]["caption"] = " "
+    with pytest.raises(LikenessError, match=r"no caption for 02; write a \.txt beside the photo"):
+        train_lora.refuse_missing_captions(dataset)
+
+
+def test_training_goes_on_from_a_files_weights(tmp_path, base_manifest):
+    first = trained(tmp_path / "first", base_manifest, learning_rate=0.01, save_precision="fp32")
+    second = trained(
+        tmp_path / "second", base_manifest, weights=first.lora(2), learning_rate=1e-12, save_precision="fp32"
+    )
+    before, after = (safetensors.torch.load_file(run.lora(2)) for run in (first, second))
+    assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in before)
+    for wrong in ({"rank": 8}, {"alpha": 4}, {"network": "loha"}, {"layers": "attention"}):
+        with pytest.raises(LikenessError, match="network_weights .*must be those that it was trained with"):
+            trained(tmp_path / "wrong", base_manifest, weights=first.lora(2), **wrong)
+    (tmp_path / "half.safetensors").write_bytes(first.lora(2).read_bytes()[:1000])
+    with pytest.raises(LikenessError, match="network_weights .*damaged"):
+        trained(tmp_path / "half", base_manifest, weights=tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["lora", "locon", "dora", "loha", "lokr"])
+def test_every_kind_goes_on_from_its_own_file(tmp_path, base_manifest, kind):
+    options = {"network": kind, "save_precision": "fp32"}
+    first = trained(tmp_path / "first", base_manifest, learning_rate=0.01, **options)
+    second = trained(tmp_path / "second", base_manifest, weights=first.lora(2), learning_rate=1e-12, **options)
+    before, after = (safetensors.torch.load_file(run.lora(2)) for run in (first, second))
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
+def test_shuffled_captions_are_read_anew_at_every_step(tmp_path, base_manifest):
+    """With every caption the same, cached or not, shuffled after its last part, nothing changes."""
+    fixed = trained(tmp_path / "fixed", base_manifest, shuffle_caption=True, keep_tokens=4)
+    free = trained(tmp_path / "free", base_manifest, shuffle_caption=True, keep_tokens=1)
+    assert [row["loss"] for row in fixed.metrics] != [row["loss"] for row in free.metrics]
+    dataset, latents = made_up_data(WIDTH)
+    from likeness.conditioning import load_text_encoders, load_tokenizers
+    from likeness.latents import encoded_caption
+
+    texts = load_tokenizers(base_manifest), load_text_encoders(base_manifest)
+    for group in ("images", "heldout"):
+        read = [safetensors.torch.load(encoded_caption(*texts, item["caption"], 1)) for item in dataset[group]]
+        latents[group] |= {name: [one[name] for one in read] for name in ("tokens", "hidden")}
+    cached = trained(tmp_path / "cached", base_manifest, (dataset, latents))
+    read = trained(tmp_path / "read", base_manifest, (dataset, latents), shuffle_caption=True, keep_tokens=4)
+    assert [row["loss"] for row in read.metrics] == pytest.approx([row["loss"] for row in cached.metrics], rel=1e-5)
+
+
+def test_regularisation_photos_come_as_often_as_the_subjects():
+    train = short_settings(batch_size=4)
+    shown = [
+        number
+        for epoch in (1, 2)
+        for batch in batches(train, epoch, 4, [(64, 64)] * 5, [(64, 64)] * 3)
+        for number in batch
+    ]
+    counts = Counter(shown)
+    assert [counts[number] for number in range(5)] == [8] * 5
+    assert sorted(counts[number] for number in range(5, 8)) == [13, 13, 14], "in turn over both epochs"
+
+
+def test_pictures_of_different_sizes_never_share_a_batch():
+    images = [(64, 64)] * 3 + [(64, 96)] * 2
+    train = short_settings(batch_size=2, max_train_steps=None, repeats=3)
+    made = batches(train, 1, 3, images, [])
+    assert len(made) == schedule(train, images)["steps_per_epoch"] == 5 + 3
+    assert all(len({images[number] for number in batch}) == 1 for batch in made)
+    assert Counter(number for batch in made for number in batch) == dict.fromkeys(range(5), 3)
+
+
+DATASET = {"images": [{"name": "a", "sha256": "1", "caption_sha256": "2", "size": [64, 64], "face": [0, 0, 1, 1]}]}
+DATASET |= {"regularisation": [], "heldout": []}
+
+
 def test_run_key_knows_rank_from_alpha_and_ignores_what_changes_nothing():
-    key = run_key(settings(), 64, DATASET, BASE, "code")
-    assert key != run_key(settings(rank=16), 64, DATASET, BASE, "code")
-    assert key != run_key(settings(epochs=4), 64, DATASET, BASE, "code"), "cosine is stretched over all epochs"
-    constant = settings(lr_scheduler="constant", max_train_steps=1)
-    longer = settings(lr_scheduler="constant", max_train_steps=1, epochs=4)
-    assert run_key(constant, 64, DATASET, BASE, "code") == run_key(longer, 64, DATASET, BASE, "code")
+    def key(dataset=DATASET, weights="", **changes):
+        return run_key(short_settings(**changes), dataset, {"digest": "base"}, weights, "code")
+
+    assert key() != key(rank=16)
+    assert key() != key(epochs=4), "cosine is stretched over all epochs"
+    assert key(lr_scheduler="constant", max_train_steps=1) == key(lr_scheduler="constant", max_train_steps=1, epochs=4)
+    assert key() == key(device="cpu") == key(save_every_n_epochs=2) == key(network_weights="a")
+    assert key() != key(weights="sha256 of another file")
+    moved = DATASET | {"images": [DATASET["images"][0] | {"face": [0, 0, 0.5, 1]}]}
+    assert key() == key(moved) and key(masked_loss=True) != key(moved, masked_loss=True)

@@ -22,6 +22,7 @@ from project import CONFIG
 
 SIDE = 96  # px of the small crop
 RESOLUTION = 256
+SIZE = (RESOLUTION, RESOLUTION)
 TILE = 256  # more than the small crop: it is enlarged in one piece
 
 
@@ -80,10 +81,10 @@ def test_no_stand_in_for_torchvision_is_left_behind(upsampler):
 
 def test_enlarged_face_is_sharper_than_lanczos_and_the_same_person(small_crop, large_crop, enlarged, embed):
     assert enlarged.shape == (4 * SIDE, 4 * SIDE, 3)
-    result = upscale.upscaled(small_crop, RESOLUTION, lambda _: enlarged, embed, 0.6)
+    result = upscale.upscaled(small_crop, SIZE, lambda _: enlarged, embed, 0.6)
     assert (result.method, result.detail) == ("realesrgan", "")
     assert result.image.shape == (RESOLUTION, RESOLUTION, 3)
-    plain = images.lanczos(small_crop, RESOLUTION)
+    plain = images.lanczos(small_crop, RESOLUTION, RESOLUTION)
     assert grey_sharpness(result.image) > grey_sharpness(plain) + 0.05
     # Like the photo that the small crop was made from, not only like the small crop.
     assert similarity(embed(result.image), embed(large_crop)) > 0.6
@@ -96,33 +97,34 @@ def grey_sharpness(image: np.ndarray) -> float:
 
 
 def test_a_face_that_changed_is_refused_and_lanczos_used(small_crop, enlarged, embed):
-    result = upscale.upscaled(small_crop, RESOLUTION, lambda _: enlarged, embed, 1.0)
+    result = upscale.upscaled(small_crop, SIZE, lambda _: enlarged, embed, 1.0)
     assert result.method == "lanczos"
     assert 0.5 < result.similarity < 1
     assert "changed the face" in result.detail and "Lanczos" in result.detail
-    assert np.array_equal(result.image, images.lanczos(small_crop, RESOLUTION))
+    assert np.array_equal(result.image, images.lanczos(small_crop, RESOLUTION, RESOLUTION))
 
 
 def test_another_face_is_refused(small_crop, embed, root):
     stranger = np.asarray(Image.open(root / "resources/strangers/00000.jpg").convert("RGB"))
-    result = upscale.upscaled(small_crop, RESOLUTION, lambda _: stranger, embed, 0.6)
+    result = upscale.upscaled(small_crop, SIZE, lambda _: stranger, embed, 0.6)
     assert result.method == "lanczos" and "changed the face" in result.detail
 
 
 def test_without_a_face_there_is_nothing_to_compare_so_lanczos_is_used(embed):
     grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
-    result = upscale.upscaled(grey, RESOLUTION, lambda _: grey, embed, 0.6)
+    result = upscale.upscaled(grey, SIZE, lambda _: grey, embed, 0.6)
     assert (result.method, result.similarity) == ("lanczos", None)
     assert result.detail == "no face found in the crop, so Lanczos was used"
 
 
-def test_large_crops_are_reduced_and_fitting_ones_left_alone(large_crop):
-    def not_needed(_):
-        raise AssertionError("no model is needed")
+def not_needed(_):
+    raise AssertionError("no model is needed")
 
-    reduced = upscale.upscaled(large_crop, RESOLUTION, not_needed, not_needed, 0.6)
+
+def test_large_crops_are_reduced_and_fitting_ones_left_alone(large_crop):
+    reduced = upscale.upscaled(large_crop, SIZE, not_needed, not_needed, 0.6)
     assert reduced.image.shape == (RESOLUTION, RESOLUTION, 3) and large_crop.shape[0] > RESOLUTION
-    same = upscale.upscaled(reduced.image, RESOLUTION, not_needed, not_needed, 0.6)
+    same = upscale.upscaled(reduced.image, SIZE, not_needed, not_needed, 0.6)
     assert np.array_equal(same.image, reduced.image)
     assert (same.method, same.similarity) == ("lanczos", None)
 
@@ -143,23 +145,33 @@ def test_a_tile_that_fails_is_an_error_not_the_tile_before(upsampler):
         upsampler.model(torch.zeros(1, 1, 8, 8))  # as RealESRGANer calls it; two channels are missing
 
 
+def test_a_crop_of_another_shape_keeps_it(small_crop, large_crop):
+    tall = upscale.upscaled(large_crop[:, 64:-64], (192, 256), not_needed, not_needed, 0.6)
+    assert tall.image.shape == (256, 192, 3) and tall.method == "lanczos"
+    wide = upscale.upscaled(small_crop[8:-8], (192, 160), lambda crop: crop, lambda _: np.ones(3) / 3**0.5, 0.6)
+    assert wide.image.shape == (160, 192, 3) and wide.method == "realesrgan"
+
+
 def test_script_makes_training_images_once(root, model_files, small_crop, large_crop, tmp_path):
     first = run_script(root, model_files, tmp_path, {"small": small_crop, "large": large_crop, "held": large_crop})
     assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines()[-1] == "items: 2 computed, 0 reused"
+    # The held-out crop is the large one again.
+    assert first.stdout.splitlines()[-1] == "items: 2 computed, 1 reused"
     table = files.read_table(tmp_path / "upscaled.tsv").set_index("photo")
-    assert list(table.index) == ["large.jpg", "small.jpg"]
-    assert list(table["method"]) == ["lanczos", "realesrgan"]
+    assert list(table.index) == ["held.jpg", "large.jpg", "small.jpg"]
+    assert list(table["fate"]) == ["heldout", "train", "train"]
+    assert list(table["method"]) == ["lanczos", "lanczos", "realesrgan"]
     assert float(table.loc["small.jpg", "similarity"]) > 0.6
     # Of the square in the photo, which the crop stage has already reduced where it was the larger one.
     assert table.loc["small.jpg", "scale"] == f"{RESOLUTION / SIDE:.3f}" and table.loc["large.jpg", "scale"] == "0.256"
     assert (table["face_fraction"] == "0.450").all() and (table["brightness"] == "0.5").all()
+    assert (table["face"] == "[0.5,0.48,0.33,0.45]").all()
     for row in table.itertuples():
         assert Image.open(tmp_path / row.image).size == (RESOLUTION, RESOLUTION)
     made = {path: path.read_bytes() for path in [tmp_path / "upscaled.tsv", *(tmp_path / "upscaled").iterdir()]}
 
     again = run_script(root, model_files, tmp_path, {"small": small_crop, "large": large_crop, "held": large_crop})
-    assert again.stdout.splitlines()[-1] == "items: 0 computed, 2 reused"
+    assert again.stdout.splitlines()[-1] == "items: 0 computed, 3 reused"
     assert {path: path.read_bytes() for path in made} == made
     assert "| torch\n" not in again.stderr  # of -X importtime: what is reused needs no model
 
@@ -236,6 +248,7 @@ def run_script(
         fate = "heldout" if name == "held" else "train"
         row = {"photo": f"{name}.jpg", "fate": fate, "crop": f"crops/{name}.png"}
         row |= {"source_side": "1000" if name == "large" else str(crop.shape[0]), "face_fraction": "0.450"}
+        row |= {"face": "[0.5,0.48,0.33,0.45]", "size": json.dumps([RESOLUTION, RESOLUTION])}
         rows.append(row | {"yaw": "0", "pitch": "0", "roll": "0", "brightness": "0.5", "attributes": "{}"})
     files.write_table(folder / "crops.tsv", rows, list(rows[0]))
     config = json.dumps({"resolution": RESOLUTION, "upscale": {"tile": TILE, "min_similarity": 0.6}})

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from likeness.config import Train
-from likeness.training import loop
+from likeness.training import adapters, loop
 from likeness.training.store import RunStore
 
 SHORT = {"rank": 4, "alpha": 2, "max_train_steps": 8, "epochs": 2, "batch_size": 2, "precision": "fp32"}
@@ -25,30 +25,56 @@ class Run(NamedTuple):
         """network -> layer -> the LoRA's delta W, of the models in training."""
         return {
             name: {
-                module.path: layer.get_delta_weight(loop.ADAPTER)
+                module.path: layer.get_delta_weight(adapters.ADAPTER)
                 for module, layer in zip(network.modules, network.layers, strict=True)
             }
             for name, network in self.networks.items()
         }
 
 
-def made_up_latents(images: int, width: int, side: int = 8) -> tuple[list[dict], dict[str, torch.Tensor]]:
-    """(items, latents) as dataset.json and load_latents give them, from a fixed seed."""
+def short_settings(**changes) -> dict:
+    """The settings of a short training, as train_lora hands them over."""
+    values = Train(**{key: value for key, value in (SHORT | changes).items() if key != "clip_skip"}).with_schedule()
+    return values | {"clip_skip": changes.get("clip_skip", 1)}
+
+
+def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: int = 0, side: int = 8):
+    """(dataset, latents) as dataset.json and load_latents give them, from a fixed seed. The pictures have 8 * side px,
+    and are cached mirrored too."""
     generator = torch.Generator().manual_seed(0)
-    items = [{"name": f"{n:02d}", "sha256": f"image{n}", "caption_sha256": f"text{n}"} for n in range(images)]
-    latents = {
-        "mean": torch.randn(images, 4, side, side, generator=generator),
-        "std": torch.full((images, 4, side, side), 0.1),
-        "tokens": torch.randint(0, 49406, (images, 77), generator=generator),
-        "hidden": torch.randn(images, 77, width, generator=generator),
-    }
-    return items, latents
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    dataset, latents = {"resolution": 8 * side, "folder": "image/1_ohwx woman"}, {}
+    for group, count in (("images", images), ("heldout", heldout), ("regularisation", regularisation)):
+        dataset[group] = [
+            {
+                "name": f"{group[0] if group != 'images' else ''}{n:02d}",
+                "sha256": f"{group}{n}",
+                "caption": f"ohwx woman, word {n}, light, smile",
+                "caption_sha256": f"text{n}",
+                "size": [8 * side, 8 * side],
+                "face": [0.5, 0.48, 0.35, 0.45],
+            }
+            for n in range(count)
+        ]
+        latents[group] = {
+            "mean": [drawn(4, side, side) for _ in range(count)],
+            "std": [torch.full((4, side, side), 0.1)] * count,
+            "flipped_mean": [drawn(4, side, side) for _ in range(count)],
+            "flipped_std": [torch.full((4, side, side), 0.1)] * count,
+            "tokens": [torch.randint(0, 49406, (1, 77), generator=generator) for _ in range(count)],
+            "hidden": [drawn(77, width) for _ in range(count)],
+        }
+    latents["empty"] = {"tokens": [torch.full((1, 77), 49407)], "hidden": [drawn(77, width)]}
+    return dataset, latents
 
 
-def trained(folder: Path, base: dict, latents=None, report=None, **settings) -> Run:
+def trained(folder: Path, base: dict, data=None, report=None, weights=None, settings=None, **changes) -> Run:
     """Train in `folder` until done or stopped."""
     networks, rows = {}, []
-    keep = loop._networks
+    keep = adapters.networks
 
     def keeping(*arguments):
         networks.update(keep(*arguments))
@@ -59,14 +85,15 @@ def trained(folder: Path, base: dict, latents=None, report=None, **settings) -> 
         if report:
             report(metrics)
 
-    items, made = made_up_latents(5, base_width(base))
+    dataset, latents = data or made_up_data(base_width(base))
     store = RunStore(folder / "store")
-    train = Train(**(SHORT | settings)).model_dump()
-    loop._networks = keeping
+    adapters.networks = keeping
     try:
-        done = loop.train(train, items, latents or made, base, store, torch.device("cpu"), note)
+        done = loop.train(
+            settings or short_settings(**changes), dataset, latents, base, store, torch.device("cpu"), note, weights
+        )
     finally:
-        loop._networks = keep
+        adapters.networks = keep
     return Run(store, networks, done, rows)
 
 

@@ -6,72 +6,24 @@ import shutil
 from pathlib import Path
 
 from likeness.errors import LikenessError
+from likeness.families import FAMILIES, Family, family_of_file, family_of_folder
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
 from likeness.provenance import canonical, digest, file_sha256
 
-PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 # What a hub repository is asked for: never pickles, never half-precision doubles, never the safety checker.
-HUB_FILES = ["model_index.json", *(f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt"))]
-HUB_FILES += [f"{part}/{name}.safetensors" for part in PARTS for name in ("model", "diffusion_pytorch_model")]
-
-# SD 1.5's numbers, for a single .safetensors file, which carries weights and no configuration.
-SD15 = {
-    "unet": {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": 64,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-        "layers_per_block": 2,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-    },
-    "vae": {
-        "_class_name": "AutoencoderKL",
-        "sample_size": 512,
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "scaling_factor": 0.18215,
-    },
-    "text_encoder": {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-        "vocab_size": 49408,
-        "hidden_act": "quick_gelu",
-        "projection_dim": 768,
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-        "pad_token_id": 49407,
-    },
-}
-MODEL_INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "feature_extractor": [None, None],
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
-    "safety_checker": [None, None],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
+_HUB_PARTS = sorted({part for family in FAMILIES.values() for part in family.parts})
+HUB_FILES = ["model_index.json", *(f"{part}/*.{ending}" for part in _HUB_PARTS for ending in ("json", "txt"))]
+HUB_FILES += [f"{part}/{name}.safetensors" for part in _HUB_PARTS for name in ("model", "diffusion_pytorch_model")]
+# Numbers in which two VAEs of one family agree, and what diffusers takes where a config.json lacks them.
+VAE_DEFAULTS = {"latent_channels": 4, "scaling_factor": 0.18215}
 
 
 def diffusers_folder(model: str, revision: str | None, roots: list[Path], merge_list: Path, store: Path) -> Path:
     """The folder of a base model given as a diffusers folder, a single .safetensors file or a hub id.
 
     A single file is converted once and kept under `store`. Raises LikenessError if it is not there, is incomplete or
-    is not of Stable Diffusion 1.x's kind.
+    is of no family that can be trained.
     """
     local = next((root / model for root in roots if (root / model).exists()), None)
     if local is None:
@@ -88,17 +40,58 @@ def diffusers_folder(model: str, revision: str | None, roots: list[Path], merge_
     return folder
 
 
-def manifest(model: str, folder: Path, manifest_folder: Path) -> dict:
-    """base.json: where the model is, what kind it is, and the sha256 of every file that is read from it."""
-    files = sorted(
-        p for part in PARTS for p in (folder / part).iterdir() if p.suffix in (".json", ".txt", ".safetensors")
+def vae_folder(vae: str, roots: list[Path], base_folder: Path, store: Path) -> Path:
+    """The folder of a VAE of the user's own, given as a diffusers folder (its own, or a whole pipeline's) or a single
+    .safetensors file, for the base model in `base_folder`.
+
+    A single file is converted once and kept under `store`. Raises LikenessError if it is not there, is incomplete or
+    does not fit the base model.
+    """
+    local = next((root / vae for root in roots if (root / vae).exists()), None)
+    if local is None:
+        raise LikenessError(f"vae {vae}: neither a folder nor a file here; check the name")
+    if local.is_dir():
+        folder = local / "vae" if (local / "vae").is_dir() else local
+    elif local.suffix == ".safetensors":
+        folder = _converted_vae(local, _family(base_folder, str(base_folder)), store)
+    else:
+        raise LikenessError(f"vae {vae}: expected a diffusers folder or a .safetensors file")
+    if not (folder / "config.json").is_file() or not list(folder.glob("diffusion_pytorch_model*.safetensors")):
+        raise LikenessError(
+            f"vae {vae}: no config.json with a diffusion_pytorch_model.safetensors in it; the download is incomplete, "
+            "or name the .safetensors file itself"
+        )
+    _check_weights(folder, f"vae {vae}")
+    own, base = (
+        {**VAE_DEFAULTS, **json.loads((part / "config.json").read_text())} for part in (folder, base_folder / "vae")
     )
-    hashes = {str(p.relative_to(folder)): file_sha256(p) for p in files}
+    for key in VAE_DEFAULTS:
+        if own[key] != base[key]:
+            raise LikenessError(
+                f"vae {vae}: its {key} is {own[key]}, the base model's {base[key]}; expected a VAE of that model's "
+                "family"
+            )
+    return folder
+
+
+def manifest(model: str, folder: Path, manifest_folder: Path, vae: Path | None = None) -> dict:
+    """base.json: where the model is, what kind it is, and the sha256 of every file that is read from it. The files of
+    `vae`, a folder of the user's own, are listed in the place of the model's."""
+    family = _family(folder, model)
+    places = {part: folder / part for part in family.parts} | ({"vae": vae} if vae else {})
+    files = {
+        f"{part}/{p.name}": p
+        for part, place in places.items()
+        for p in place.iterdir()
+        if p.suffix in (".json", ".txt", ".safetensors")
+    }
+    hashes = {name: file_sha256(path) for name, path in sorted(files.items())}
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
-    return {
+    own_vae = {"vae_path": os.path.relpath(vae.resolve(), manifest_folder.resolve())} if vae else {}
+    return own_vae | {
         "model": model,
         "path": os.path.relpath(folder.resolve(), manifest_folder.resolve()),
-        "family": "sd15",
+        "family": family.name,
         "prediction_type": scheduler.get("prediction_type", "epsilon"),
         "sha256": hashes,
         "digest": digest(canonical(hashes)),
@@ -106,13 +99,15 @@ def manifest(model: str, folder: Path, manifest_folder: Path) -> dict:
 
 
 def load_manifest(path: Path) -> dict:
-    """base.json with `path` made absolute. Raises LikenessError if the model has gone."""
+    """base.json with `path` and, where there is one, `vae_path` made absolute. Raises LikenessError if the model or the
+    VAE has gone."""
     base = json.loads(path.read_text())
-    base["path"] = (path.parent / base["path"]).resolve()
-    if not base["path"].is_dir():
-        raise LikenessError(
-            f"the base model {base['model']} is no longer at {base['path']}; run: snakemake --forcerun fetch_base"
-        )
+    for key, what in (("path", f"the base model {base['model']}"), ("vae_path", "the VAE")):
+        if key not in base:
+            continue
+        base[key] = (path.parent / base[key]).resolve()
+        if not base[key].is_dir():
+            raise LikenessError(f"{what} is no longer at {base[key]}; run: snakemake --forcerun fetch_base")
     return base
 
 
@@ -122,10 +117,11 @@ def part_digest(base: dict, *parts: str) -> str:
 
 
 def load_part(base: dict, part: str, dtype=None):
-    """One frozen part of the base model on the CPU: "unet", "vae", "text_encoder", "tokenizer" or "scheduler"."""
+    """One frozen part of the base model on the CPU: "unet", "vae", "text_encoder", "tokenizer", "scheduler", and for
+    SDXL "text_encoder_2" and "tokenizer_2"."""
     where = {"pretrained_model_name_or_path": base["path"], "subfolder": part, "local_files_only": True}
     match part:
-        case "tokenizer":
+        case "tokenizer" | "tokenizer_2":
             from transformers import CLIPTokenizer
 
             return CLIPTokenizer.from_pretrained(**where)
@@ -137,9 +133,15 @@ def load_part(base: dict, part: str, dtype=None):
             from transformers import CLIPTextModel
 
             model = CLIPTextModel.from_pretrained(**where, dtype=dtype)
+        case "text_encoder_2":
+            from transformers import CLIPTextModelWithProjection
+
+            model = CLIPTextModelWithProjection.from_pretrained(**where, dtype=dtype)
         case "vae":
             from diffusers import AutoencoderKL
 
+            if "vae_path" in base:
+                where = {"pretrained_model_name_or_path": base["vae_path"], "local_files_only": True}
             model = AutoencoderKL.from_pretrained(**where, dtype=dtype)
         case "unet":
             from diffusers import UNet2DConditionModel
@@ -148,53 +150,131 @@ def load_part(base: dict, part: str, dtype=None):
     return model.requires_grad_(False).eval()
 
 
+def _family(folder: Path, model: str) -> Family:
+    """Raises LikenessError if the folder's model cannot be trained."""
+    unet, text_encoder = (
+        json.loads(path.read_text()) if (path := folder / part / "config.json").is_file() else {}
+        for part in ("unet", "text_encoder")
+    )
+    family = family_of_folder(unet, text_encoder)
+    if not family:
+        known = ", ".join(family.title for family in FAMILIES.values())
+        raise LikenessError(f"base_model {model}: an inpainting model, a refiner, or none of {known}")
+    return family
+
+
 def _check_folder(folder: Path, model: str) -> None:
-    for part in PARTS:
+    for part in ("unet", "text_encoder"):
         if not (folder / part).is_dir():
             raise LikenessError(f"base_model {model}: no folder {part}; it is not a whole model in diffusers' layout")
-    for part in ("unet", "vae", "text_encoder"):
+    family = _family(folder, model)
+    for part in family.parts:
+        if not (folder / part).is_dir():
+            raise LikenessError(f"base_model {model}: no folder {part}; it is not a whole model in diffusers' layout")
+    for part in ("unet", "vae", *family.text_encoders):
         if not list((folder / part).glob("*.safetensors")):
             raise LikenessError(
                 f"base_model {model}: no .safetensors file in {part}; the download is incomplete or only has pickles"
             )
-    unet = json.loads((folder / "unet/config.json").read_text())
-    if unet.get("addition_embed_type") or unet.get("in_channels", 4) != 4 or (folder / "text_encoder_2").is_dir():
-        raise LikenessError(
-            f"base_model {model}: a Stable Diffusion XL or inpainting model; expected Stable Diffusion 1.x"
-        )
+        _check_weights(folder / part, f"base_model {model}")
 
 
-def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
-    """A single-file checkpoint as a diffusers folder, kept by the file's hash; offline, with SD 1.5's configuration."""
-    target = store / file_sha256(path)[:16]
-    if not (target / "model_index.json").is_file():
-        from diffusers import StableDiffusionPipeline
+def _check_weights(folder: Path, what: str) -> None:
+    """Raises LikenessError if a .safetensors file of a folder is not whole: its header says how long it must be."""
+    from safetensors import safe_open
 
-        config = target.with_name(f"{target.name}.config")
-        write_sd15_config(config, merge_list)
+    for path in sorted(folder.glob("*.safetensors")):
         try:
-            pipeline = StableDiffusionPipeline.from_single_file(
-                path, config=str(config), local_files_only=True, safety_checker=None, feature_extractor=None
-            )
+            with safe_open(path, "pt"):
+                pass
         except Exception as error:
             raise LikenessError(
-                f"base_model {path.name}: diffusers cannot read it as Stable Diffusion 1.x: {error}"
+                f"{what}: {folder.name}/{path.name} is damaged or half downloaded ({error}); get it again"
             ) from None
-        partial = target.with_name(f"{target.name}.partial")
-        pipeline.save_pretrained(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+
+
+def _converted_vae(path: Path, family: Family, store: Path) -> Path:
+    """A single-file VAE as a diffusers folder, kept by the file's hash; offline, with the base model's family's
+    numbers."""
+    target = store / f"vae-{family.name}-{file_sha256(path)[:16]}"
+    if not (target / "config.json").is_file():
+        from diffusers import AutoencoderKL
+
+        config = target.with_name(f"{target.name}.config")
+        write_atomic(config / "config.json", json.dumps(family.config["vae"]))
+        try:
+            model = AutoencoderKL.from_single_file(str(path), config=str(config), local_files_only=True)
+        except Exception as error:
+            # Its first sentence is about the file, the others are for programmers.
+            why = " ".join(str(error).split()).partition(". ")[0]
+            raise LikenessError(f"vae {path.name}: damaged, or no VAE of {family.title} ({why})") from None
+        _save(model, target)
         shutil.rmtree(config)
     return target
 
 
-def write_sd15_config(folder: Path, merge_list: Path) -> None:
-    """A diffusers folder of SD 1.5 without weights."""
+def _save(model, target: Path) -> None:
+    """In diffusers' layout, whole or not at all."""
+    partial = target.with_name(f"{target.name}.partial")
+    model.save_pretrained(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
+    """A single-file checkpoint as a diffusers folder, kept by the file's hash; offline, with its family's numbers."""
+    target = store / file_sha256(path)[:16]
+    if not (target / "model_index.json").is_file():
+        import diffusers
+        from safetensors import safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                family = family_of_file(file.keys())
+        except Exception as error:
+            raise LikenessError(f"base_model {path.name}: damaged, or no safetensors file ({error})") from None
+        if not family:
+            known = ", ".join(family.title for family in FAMILIES.values())
+            raise LikenessError(f"base_model {path.name}: its layers are of none of {known}")
+        config = target.with_name(f"{target.name}.config")
+        write_config(family, config, merge_list)
+        extras = {} if family.name == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+        try:
+            pipeline = getattr(diffusers, family.pipeline).from_single_file(
+                path, config=str(config), local_files_only=True, **extras
+            )
+        except Exception as error:
+            raise LikenessError(
+                f"base_model {path.name}: diffusers cannot read it as {family.title}: {error}"
+            ) from None
+        _save(pipeline, target)
+        shutil.rmtree(config)
+    return target
+
+
+def write_config(family: Family, folder: Path, merge_list: Path) -> None:
+    """A diffusers folder of a family without weights."""
     from likeness.demo_base import SCHEDULER
     from likeness.tokenizer import clip_tokenizer
 
-    write_atomic(folder / "model_index.json", json.dumps(MODEL_INDEX))
-    write_atomic(folder / "scheduler/scheduler_config.json", json.dumps({"_class_name": "DDIMScheduler", **SCHEDULER}))
-    for part, numbers in SD15.items():
+    scheduler = {"_class_name": "DDIMScheduler", **SCHEDULER, "prediction_type": family.prediction_type}
+    classes = {
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        **{part: ["transformers", family.config[part]["architectures"][0]] for part in family.text_encoders},
+        **{part: ["transformers", "CLIPTokenizer"] for part in family.parts if part.startswith("tokenizer")},
+    }
+    absent = {"feature_extractor": [None, None], "image_encoder": [None, None]}
+    if family.name != "sdxl":
+        absent |= {"safety_checker": [None, None], "requires_safety_checker": False}
+    write_atomic(folder / "model_index.json", json.dumps({"_class_name": family.pipeline, **absent, **classes}))
+    write_atomic(folder / "scheduler/scheduler_config.json", json.dumps(scheduler))
+    for part, numbers in family.config.items():
         write_atomic(folder / part / "config.json", json.dumps(numbers))
-    clip_tokenizer(merge_list).save_pretrained(folder / "tokenizer")
+    for part in family.parts:
+        if part.startswith("tokenizer"):
+            tokenizer = clip_tokenizer(merge_list)
+            if family.config[part.replace("tokenizer", "text_encoder")]["pad_token_id"] == 0:
+                tokenizer.pad_token = "!"  # what OpenCLIP's models were trained to be padded with
+            tokenizer.save_pretrained(folder / part)

@@ -11,7 +11,7 @@ from likeness.marking import marked_png
 from likeness.selection import advice, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
-A1111_FAMILY = {"sd15": "SD1", "sdxl": "SDXL"}
+A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 CONSENT = {
     "self": "The person in the photos made this LoRA of themselves.",
     "written": "The person in the photos agreed in writing; whoever made this LoRA holds the letter.",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from likeness.errors import LikenessError
 from likeness.suffixes import PHOTO_SUFFIXES
+from likeness.training.optimizers import problems
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]  # part of file names, of A1111's <lora:...>
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -33,6 +34,9 @@ class Subject(Section):
     """Who agreed to this likeness: self (it is you), written (you hold it in writing), synthetic (nobody exists)."""
     reference: list[str] = []
     """File names in the folder that show only the subject; without any, the subject is whom most photos show."""
+    regularisation: str | None = None
+    """Folder of photos of other people of the class, shown as often as the subject's (kohya's reg_data_dir): the class
+    keeps its looks. A caption is the .txt beside a photo, else the class noun."""
 
 
 class Curate(Section):
@@ -74,33 +78,106 @@ class Caption(Section):
 
 
 class Train(Section):
+    network: Literal["lora", "locon", "dora", "loha", "lokr"] = "lora"
+    """LoRA; LoCon, with the convolutions too; LoHa; LoKr; DoRA, with magnitudes, which every program reads differently:
+    only here does it draw as it was trained."""
     rank: Annotated[int, Field(gt=0)] = 128
+    """kohya's network_dim."""
     alpha: Annotated[float, Field(gt=0)] = 64
-    optimizer: Literal["AdamW"] = "AdamW"
+    """kohya's network_alpha: the LoRA counts alpha / rank."""
+    conv_rank: Annotated[int, Field(gt=0)] = 8
+    """Rank of LoCon's 3x3 convolutions (kohya's conv_dim)."""
+    conv_alpha: Annotated[float, Field(gt=0)] = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the adapter, while training (kohya's network_dropout)."""
+    layers: Literal["all", "attention"] = "all"
+    """Where a LoRA goes: every layer of the transformers, or their attention alone."""
+    network_weights: Annotated[str, Field(min_length=1)] | None = None
+    """A LoRA file to go on from, of the same kind, rank and layers (kohya's network_weights)."""
+    optimizer: Literal["AdamW", "AdamW8bit", "Adafactor", "DAdaptAdam", "Prodigy", "Lion"] = "AdamW"
+    optimizer_args: dict[str, bool | int | float | list[float]] = {}
+    """As in kohya: {weight_decay: 0.01, betas: [0.9, 0.99], relative_step: false, ...}."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Of the U-Net's LoRA."""
+    """Of the U-Net's LoRA; 1 for DAdaptAdam and Prodigy."""
     train_text_encoder: bool = False
     text_encoder_lr: Annotated[float, Field(gt=0)] = 5e-5
-    lr_scheduler: Literal["constant", "linear", "cosine", "cosine_with_restarts"] = "cosine_with_restarts"
+    lr_scheduler: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "cosine_with_restarts"
     lr_scheduler_num_cycles: Annotated[int, Field(gt=0)] = 3
-    max_train_steps: Annotated[int, Field(gt=0)] = 2000
-    epochs: Annotated[int, Field(gt=0)] = 10
-    """One checkpoint is saved per epoch."""
+    lr_scheduler_power: Annotated[float, Field(gt=0)] = 1.0
+    """Of polynomial."""
+    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    max_train_steps: Annotated[int, Field(gt=0)] | None = None
+    """Optimisation steps in all. Of these three, two give the third; without any, 2000 steps in 10 epochs."""
+    epochs: Annotated[int, Field(gt=0)] | None = None
+    repeats: Annotated[int, Field(gt=0)] | None = None
+    """How often each photo is shown in an epoch (the number before a kohya folder's name)."""
+    save_every_n_epochs: Annotated[int, Field(gt=0)] = 1
+    """A checkpoint is saved, and then judged, after every so many epochs, and after the last."""
     batch_size: Annotated[int, Field(gt=0)] = 2
     gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    gradient_checkpointing: bool = False
+    """Computes activations twice instead of keeping them: slower, with much less memory."""
     precision: Literal["fp32", "fp16", "bf16"] = "bf16"
     """Of the frozen base model and the activations; the LoRA itself is always fp32."""
     save_precision: Literal["fp32", "fp16", "bf16"] = "fp16"
     """Of the numbers in the file; fp16 is what kohya_ss saves."""
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    """PyTorch's own attention, or xformers' (GPU only)."""
+    compile: bool = False
+    """torch.compile of the U-Net, on a GPU with CUDA graphs: minutes before the first step, then faster ones."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """cuda: no GPU is an error, instead of a training that takes days."""
+    deterministic: bool = False
+    """On a GPU: the same bytes again, by slower kernels. On a CPU they are the same anyway."""
+    loss: Literal["l2", "huber"] = "l2"
+    huber_c: Annotated[float, Field(gt=0, le=1)] = 0.1
+    huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    debiased_estimation: bool = False
+    """Instead of min_snr_gamma."""
+    masked_loss: bool = False
+    """What lies outside the head counts a tenth, so that less of the background is learned."""
+    prior_loss_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Of the regularisation photos."""
     noise_offset: Annotated[float, Field(ge=0)] = 0.0
+    multires_noise_iterations: Annotated[int, Field(ge=0)] = 0
+    multires_noise_discount: Annotated[float, Field(gt=0, le=1)] = 0.3
+    caption_dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the pictures that are shown without their caption."""
+    shuffle_caption: bool = False
+    """The parts of a caption between commas change places each time."""
+    keep_tokens: Annotated[int, Field(ge=0)] = 1
+    """How many parts stay in front when the others are shuffled: the first names the subject."""
+    flip_aug: bool = False
+    """Mirrors every other picture. Faces are not symmetric: a LoRA that saw both sides looks less like the person."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Save the moving average of the weights, which keeps this share of itself at each step (0.99 to 0.999)."""
     seed: Annotated[int, Field(ge=0)] = 42
 
     @model_validator(mode="after")
-    def alpha_within_rank(self):
+    def settings_that_fit_together(self):
         if self.alpha > self.rank:
             raise ValueError(f"alpha {self.alpha:g} is larger than rank {self.rank}; expected at most rank")
+        if self.conv_alpha > self.conv_rank:
+            raise ValueError(f"conv_alpha {self.conv_alpha:g} is larger than conv_rank {self.conv_rank}")
+        if self.debiased_estimation and self.min_snr_gamma is not None:
+            raise ValueError("debiased_estimation and min_snr_gamma are two weights for one thing; set one of them")
+        if None not in (self.max_train_steps, self.epochs, self.repeats):
+            raise ValueError("max_train_steps, epochs and repeats: two of them give the third; set one of them to null")
+        if mistakes := problems(self.model_dump()):
+            raise ValueError("; ".join(mistakes))
         return self
+
+    def with_schedule(self) -> dict:
+        """As a dict, with two of max_train_steps, epochs and repeats filled in."""
+        values = self.model_dump()
+        # 2000 steps are what guides ask for faces; an epoch's checkpoint each 200 steps.
+        for key, value in (("epochs", 10), ("max_train_steps", 2000)):
+            if [values["max_train_steps"], values["epochs"], values["repeats"]].count(None) > 1:
+                values[key] = values[key] or value
+        return values
 
 
 class Sample(Section):
@@ -148,8 +225,14 @@ class Config(Section):
     """A diffusers folder, a single .safetensors file, or a hub id."""
     base_revision: str | None = None
     """Branch, tag or commit of a hub id."""
+    vae: Annotated[str, Field(min_length=1)] | None = None
+    """A VAE of your own instead of the base model's: a diffusers folder or a single .safetensors file."""
+    clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
+    """As in A1111: 1 reads the text encoder's last layer, 2 the one before; the same when you draw."""
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
     """Side of the training crops and of the samples, in px."""
+    buckets: bool = False
+    """Crops of each photo's shape (kohya's enable_bucket) instead of squares, which are better for faces."""
     subjects: Annotated[dict[Name, Subject], Field(min_length=1)]
     runs: Annotated[dict[Name, dict[Literal["train", "sample", "select"], dict[str, Any]]], Field(min_length=1)]
     """Named overrides of train, sample and select: a sweep is a list of runs."""
@@ -165,19 +248,43 @@ class Config(Section):
 def checked_config(raw: dict, roots: Iterable[Path]) -> dict:
     """The configuration with every default filled in and `runs` fully written out.
 
-    `roots` are the folders that relative photo folders are looked for in, in order. Raises LikenessError with one
-    line per mistake.
+    `roots` are the folders that relative paths are looked for in, in order. Raises LikenessError with one line per
+    mistake.
     """
     problems, config = _validated(Config, raw, ())
-    runs = {}
-    for name, overrides in (config.runs if config else {}).items():
+    if config:
+        runs, more = _runs(config, roots)
+        subjects, others = _subjects(config, roots)
+        problems += more + others
+        if (weights := config.upscale.weights) and not _is_file(weights, roots):
+            problems.append(
+                f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
+            )
+    if problems:
+        raise LikenessError("config:\n  " + "\n  ".join(problems))
+    return config.model_dump() | {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
+
+
+def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
+    """Every run with all its sections, and what is wrong with them."""
+    runs, problems = {}, []
+    for name, overrides in config.runs.items():
+        runs[name] = {}
         for section, model in (("train", Train), ("sample", Sample), ("select", Select)):
-            merged = getattr(config, section).model_dump() | overrides.get(section, {})
+            merged = getattr(config, section).model_dump(exclude_unset=True) | overrides.get(section, {})
             more, value = _validated(model, merged, ("runs", name, section))
             problems += more
-            runs.setdefault(name, {})[section] = value and value.model_dump()
-    subjects = {}
-    for name, subject in (config.subjects if config else {}).items():
+            runs[name][section] = _filled_in(value) if value else {}
+        start = runs[name]["train"].get("network_weights")
+        if start and not _is_file(start, roots):
+            problems.append(f"runs.{name}.train.network_weights: no file {start!r}; expected a LoRA's file")
+    return runs, problems
+
+
+def _subjects(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
+    """Every subject with its folder as it was found, and what is wrong with them."""
+    subjects, problems = {}, []
+    for name, subject in config.subjects.items():
         try:
             folder = photo_folder(subject.photos, roots)
             subjects[name] = subject.model_dump() | {"photos": str(folder)}
@@ -189,18 +296,24 @@ def checked_config(raw: dict, roots: Iterable[Path]) -> dict:
             ]
         except LikenessError as error:
             problems.append(f"subjects.{name}.photos: {error}")
-    weights = config.upscale.weights if config else None
-    if weights and not any((root / weights).is_file() for root in roots):
-        problems.append(
-            f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
-        )
-    if problems:
-        raise LikenessError("config:\n  " + "\n  ".join(problems))
-    return config.model_dump() | {"runs": runs, "subjects": subjects}
+        try:
+            if subject.regularisation is not None:
+                photo_folder(subject.regularisation, roots, "other people of the class")
+        except LikenessError as error:
+            problems.append(f"subjects.{name}.regularisation: {error}")
+    return subjects, problems
 
 
-def photo_folder(photos: str, roots: Iterable[Path]) -> Path:
-    """The folder of a subject's photos. Raises LikenessError if it is not there or holds no photo."""
+def _is_file(path: str, roots: Iterable[Path]) -> bool:
+    return any((root / path).is_file() for root in roots)
+
+
+def _filled_in(section: Section) -> dict:
+    return section.with_schedule() if isinstance(section, Train) else section.model_dump()
+
+
+def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -> Path:
+    """A folder of photos, of `whom` for a sentence. Raises LikenessError if it is not there or holds no photo."""
     for root in roots:
         folder = root / photos
         if folder.is_dir():
@@ -210,7 +323,7 @@ def photo_folder(photos: str, roots: Iterable[Path]) -> Path:
                     f"no photo in {photos!r}; expected files ending in {' '.join(sorted(PHOTO_SUFFIXES))}"
                 )
             return folder
-    raise LikenessError(f"no folder {photos!r}; expected a folder of photos of one person")
+    raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
 
 
 def _refuse_names(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Where the square that is trained on lies in a photo, and cutting it out.
 
-A face is a row of photos.tsv; all px are in the upright picture.
+A face is a row of photos.tsv; all px are in the upright picture. With buckets a square is stretched to a rectangle of
+about its area.
 """
 
 import json
@@ -26,7 +27,7 @@ class Square(NamedTuple):
     """A square region of a picture: middle and side in px, rotated clockwise by `roll` degrees.
 
     `padded` is the share of it that lies outside the picture, `shared` the largest share of another face's box that
-    lies inside the square.
+    lies inside the square. `stretch` is by how much its width and its height differ from its side.
     """
 
     center_x: float
@@ -35,9 +36,28 @@ class Square(NamedTuple):
     roll: float
     padded: float
     shared: float
+    stretch: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def extent(self) -> np.ndarray:
+        """Width and height in px, int (2,)."""
+        return _extent(self.side, self.stretch)
 
 
-def crop_box(row: Mapping, face_fraction: float, face_level: float = FACE_LEVEL) -> Square:
+def bucket(width: int, height: int, resolution: int) -> tuple[int, int]:
+    """Width and height in px that a photo of this size is trained at, by kohya's buckets: sides are multiples of 64,
+    the area is at most that of the resolution's square, and of these the shape nearest to the photo's, from 1:2 to
+    2:1."""
+    shapes = set()
+    for long in range(64, 2 * resolution + 1, 64):
+        short = resolution**2 // long // 64 * 64
+        shapes |= {shape for shape in ((long, short), (short, long)) if 0 < max(shape) <= 2 * min(shape)}
+    return min(sorted(shapes), key=lambda shape: abs(math.log(shape[0] / shape[1] * height / width)))
+
+
+def crop_box(
+    row: Mapping, face_fraction: float, face_level: float = FACE_LEVEL, stretch: tuple[float, float] = (1.0, 1.0)
+) -> Square:
     """The upright square around a face: its height is `face_fraction` of the side, its middle `face_level` of the side
     from the top, where the picture allows.
 
@@ -48,10 +68,12 @@ def crop_box(row: Mapping, face_fraction: float, face_level: float = FACE_LEVEL)
     """
     face = float(row["face_height"])
     others = json.loads(row.get("others") or "[]")
-    tightest = max(face_fraction, TIGHTEST_FACE_FRACTION)
-    for fraction in np.unique(np.linspace(face_fraction, tightest, 101)):
+    # In a wide rectangle the face must not be higher than that either.
+    tightest = max(face_fraction, TIGHTEST_FACE_FRACTION) * min(1, stretch[1])
+    for fraction in np.unique(np.linspace(min(face_fraction, tightest), tightest, 101)):
         side = max(2, round(face / fraction))
-        squares = [_placed(row, side, face_level, push, others) for push in _pushes(row, side, face_level, others)]
+        pushes = _pushes(row, side, face_level, others, stretch)
+        squares = [_placed(row, side, face_level, push, others, stretch) for push in pushes]
         square = min(squares, key=lambda s: (s.shared, max(0, s.padded - FREE_PADDING)))
         if square.padded <= FREE_PADDING and square.shared == 0:
             break
@@ -64,7 +86,8 @@ def crop_side(square: Square, resolution: int) -> int:
 
 
 def crop_face(image: np.ndarray, square: Square, resolution: int) -> np.ndarray:
-    """The square cut out upright: uint8 RGB (side, side, 3), what lies outside the picture made by reflection.
+    """The square cut out upright: uint8 RGB (side, side, 3), stretched as the square is; what lies outside the picture
+    is made by reflection.
 
     An upright square is resampled once by Lanczos where it is larger than `resolution`, else these are the photo's very
     pixels. A tilted one is warped to twice the photo's own scale, then reduced by Lanczos, both for any size: on 6
@@ -72,25 +95,40 @@ def crop_face(image: np.ndarray, square: Square, resolution: int) -> np.ndarray:
     resolution are close; a warp at the photo's scale within 45.6 to 51.8 dB, reduced by means of k x k within 44 to 48.
     From a twofold reduction on, the photo's own scale is fine enough (56.6 dB and more).
     """
-    side = crop_side(square, resolution)
+    size = _extent(crop_side(square, resolution), square.stretch)
     to_picture = _to_picture(square.roll)
     middle = np.array([square.center_x, square.center_y])
-    reach = square.side / 2 * np.abs(to_picture).sum(axis=1)
+    reach = np.abs(to_picture) @ square.extent / 2
     if square.roll == 0:
-        left, top = np.rint(middle - (square.side - 1) / 2).astype(int)
-        return lanczos(_region(image, left, top, square.side, square.side), side)
+        left, top = np.rint(middle - (square.extent - 1) / 2).astype(int)
+        return lanczos(_region(image, left, top, *square.extent), *size)
     # Only the neighbourhood: OpenCV's interpolation reads up to 2 px around.
     low, high = np.floor(middle - reach).astype(int) - 3, np.ceil(middle + reach).astype(int) + 4
-    fine = square.side if square.side >= 2 * resolution else 2 * square.side
-    scaled = to_picture * square.side / fine
-    offset = middle - low - scaled @ np.full(2, (fine - 1) / 2)  # pixel centres are at whole numbers
+    times = 1 if square.side >= 2 * resolution else 2
+    fine = times * square.extent
+    scaled = to_picture / times
+    offset = middle - low - scaled @ ((fine - 1) / 2)  # pixel centres are at whole numbers
     warped = cv2.warpAffine(
         _region(image, *low, *(high - low)),
         np.column_stack([scaled, offset]),
-        (fine, fine),
+        tuple(map(int, fine)),
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
     )
-    return lanczos(warped, side)
+    return lanczos(warped, *size)
+
+
+def face_in_crop(row: Mapping, square: Square) -> list[float]:
+    """Where the face of a row (hairline to chin) lies in the crop of a square: its middle, its width and its height as
+    fractions of the crop's [x, y, width, height], x and y from the top left, rounded to 4 digits."""
+    middle = np.array([float(row["center_x"]), float(row["center_y"])]) - (square.center_x, square.center_y)
+    place = middle @ _to_picture(square.roll) / square.extent + 0.5
+    size = np.array([float(row["face_width"]), float(row["face_height"])]) / square.extent
+    return [round(float(value), 4) for value in (*place, *size)]
+
+
+def _extent(side: int, stretch: tuple[float, float]) -> np.ndarray:
+    """Whole px of a stretched side: width and height, int (2,)."""
+    return np.maximum(np.rint(side * np.array(stretch)), 2).astype(int)
 
 
 def _to_picture(roll: float) -> np.ndarray:
@@ -112,29 +150,31 @@ def _crop_roll(row: Mapping) -> float:
     return roll if abs(roll) >= UPRIGHT_ENOUGH else 0.0
 
 
-def _wished(row: Mapping, side: int, face_level: float) -> np.ndarray:
-    """The middle of the square that has the face in its place."""
-    above = np.array([0, (0.5 - face_level) * side])
+def _wished(row: Mapping, height: int, face_level: float) -> np.ndarray:
+    """The middle of the square of this height that has the face in its place."""
+    above = np.array([0, (0.5 - face_level) * height])
     return np.array([float(row["center_x"]), float(row["center_y"])]) + _to_picture(_crop_roll(row)) @ above
 
 
-def _pushes(row: Mapping, side: int, face_level: float, others: list) -> list[np.ndarray]:
+def _pushes(row: Mapping, side: int, face_level: float, others: list, stretch: tuple[float, float]) -> list[np.ndarray]:
     """By how much the wished square may be moved to leave another face just outside: px along its axes, least first."""
-    moves = [np.zeros(2)]
-    middle, to_picture = _wished(row, side, face_level), _to_picture(_crop_roll(row))
+    moves, extent = [np.zeros(2)], _extent(side, stretch)
+    middle, to_picture = _wished(row, extent[1], face_level), _to_picture(_crop_roll(row))
     for x, y, w, h in others:
         corners = (np.array([(x, y), (x + w, y), (x, y + h), (x + w, y + h)]) - middle) @ to_picture
-        before, after = corners.min(axis=0) - side / 2, corners.max(axis=0) + side / 2
+        before, after = corners.min(axis=0) - extent / 2, corners.max(axis=0) + extent / 2
         moves += [move for axis in np.eye(2) for move in (axis * before, axis * after)]
     return sorted((m for m in moves if np.hypot(*m) <= MAX_SHIFT * side), key=lambda m: float(np.hypot(*m)))
 
 
-def _placed(row: Mapping, side: int, face_level: float, push: np.ndarray, others: list) -> Square:
+def _placed(
+    row: Mapping, side: int, face_level: float, push: np.ndarray, others: list, stretch: tuple[float, float]
+) -> Square:
     """The square of this side around the face, pushed, then moved into the picture, as far as MAX_SHIFT allows."""
     width, height, roll = int(row["width"]), int(row["height"]), _crop_roll(row)
-    to_picture = _to_picture(roll)
-    wished = _wished(row, side, face_level)
-    reach = side / 2 * np.abs(to_picture).sum(axis=1)  # half the upright box around the tilted square
+    to_picture, extent = _to_picture(roll), _extent(side, stretch)
+    wished = _wished(row, extent[1], face_level)
+    reach = np.abs(to_picture) @ extent / 2  # half the upright box around the tilted square
     # Pixel centres are at whole numbers, so the picture reaches from -0.5 to its width - 0.5.
     middle = np.array([width - 1, height - 1]) / 2
     free = np.maximum(middle + 0.5 - reach, 0)
@@ -142,27 +182,27 @@ def _placed(row: Mapping, side: int, face_level: float, push: np.ndarray, others
     shift *= min(1, MAX_SHIFT * side / max(float(np.hypot(*shift)), 1e-9))
     center = wished + shift
     if roll == 0:  # whole pixels
-        center = np.rint(center - (side - 1) / 2) + (side - 1) / 2
-    padded = _share_outside(center, side, to_picture, width, height)
-    shared = max((_share_inside(box, center, side, to_picture) for box in others), default=0.0)
-    return Square(float(center[0]), float(center[1]), side, roll, padded, shared)
+        center = np.rint(center - (extent - 1) / 2) + (extent - 1) / 2
+    padded = _share_outside(center, extent, to_picture, width, height)
+    shared = max((_share_inside(box, center, extent, to_picture) for box in others), default=0.0)
+    return Square(float(center[0]), float(center[1]), side, roll, padded, shared, stretch)
 
 
-def _share_outside(center: np.ndarray, side: int, to_picture: np.ndarray, width: int, height: int) -> float:
+def _share_outside(center: np.ndarray, extent: np.ndarray, to_picture: np.ndarray, width: int, height: int) -> float:
     """The share of a square that lies outside a picture."""
     # Counted on a grid with points on the very edges, so that not one row of padding goes unseen; right to a hundredth.
-    grid = side * np.linspace(-0.5, 0.5, 129)
-    points = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2) @ to_picture.T + center
+    grid = np.linspace(-0.5, 0.5, 129)
+    points = extent * np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2) @ to_picture.T + center
     edge = 0.5 + 1e-6  # for rounding
     outside = ((points < -edge) | (points > np.array([width, height]) - 1 + edge)).any(axis=1)
     return round(float(outside.mean()), 4)
 
 
-def _share_inside(box: tuple, center: np.ndarray, side: int, to_picture: np.ndarray) -> float:
+def _share_inside(box: tuple, center: np.ndarray, extent: np.ndarray, to_picture: np.ndarray) -> float:
     """The share of a box (x, y, w, h) that lies in a square, by 32 x 32 points: less than a 64th of its width is 0."""
-    if np.hypot(box[0] + box[2] / 2 - center[0], box[1] + box[3] / 2 - center[1]) > side + max(box[2:]):
+    if np.hypot(box[0] + box[2] / 2 - center[0], box[1] + box[3] / 2 - center[1]) > max(extent) + max(box[2:]):
         return 0.0  # nowhere near
     grid = (np.arange(32) + 0.5) / 32
     x, y = np.meshgrid(box[0] + grid * box[2], box[1] + grid * box[3])
     points = (np.column_stack([x.ravel(), y.ravel()]) - center) @ to_picture
-    return round(float((np.abs(points) < side / 2).all(axis=1).mean()), 4)
+    return round(float((np.abs(points) < extent / 2).all(axis=1).mean()), 4)

@@ -21,10 +21,10 @@ from likeness.attributes import attributes
 from likeness.models import FACE_DETECTION_FULL_RANGE, FACE_DETECTION_SHORT_RANGE, FACE_LANDMARKER, model_path
 from likeness.provenance import canonical
 
-# x, y, w, h: the box around the face from hairline to chin. face_height: the same along the face's own axis, and
-# center_x, center_y its middle, so that a crop does not depend on how the head is tilted in the picture.
+# x, y, w, h: the box around the face from hairline to chin. face_width, face_height: the same along the face's own
+# axes, and center_x, center_y its middle, so that a crop does not depend on how the head is tilted in the picture.
 FACE_COLUMNS = [
-    *("score", "x", "y", "w", "h", "landmarks", "center_x", "center_y", "face_height"),
+    *("score", "x", "y", "w", "h", "landmarks", "center_x", "center_y", "face_width", "face_height"),
     *("yaw", "pitch", "roll", "sharpness", "brightness", "clipped", "visible", "attributes"),
 ]
 
@@ -199,6 +199,7 @@ def _face_row(image: np.ndarray, mesh: np.ndarray, score: float, shapes: dict, m
         "landmarks": canonical(np.round(five, 2).tolist()),
         "center_x": round(float(center[0]), 2),
         "center_y": round(float(center[1]), 2),
+        "face_width": round(float(np.ptp(along[:, 0])), 2),
         "face_height": round(float(np.ptp(along[:, 1])), 2),
         **_turn(matrix),
         "roll": round(roll, 1),

@@ -1,6 +1,7 @@
 """Files that are either whole or not there, folders that hold just what a manifest lists, and the item cache."""
 
 import csv
+import errno
 import os
 import shutil
 import threading
@@ -12,15 +13,30 @@ import pandas as pd
 from likeness.errors import LikenessError
 from likeness.provenance import digest
 
+# No space on the device, none left of the quota, or of what one file may have.
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write beside the target, then rename: a reader or a kill sees the old file or the new one, never half."""
+    """Write beside the target, then rename: a reader or a kill sees the old file or the new one, never half.
+
+    Raises LikenessError if the disk is full; the old file is still there then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with open(temporary, "wb") as f:
-        f.write(data.encode() if isinstance(data, str) else data)
-        f.flush()
-        os.fsync(f.fileno())
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data.encode() if isinstance(data, str) else data)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno not in DISK_FULL:
+            raise
+        raise LikenessError(
+            f"{path}: {error.strerror.lower()} ({len(data) / 1e6:.0f} MB to write); free some space and run the same "
+            "command again, what was saved before is safe"
+        ) from None
     os.replace(temporary, path)
 
 

@@ -115,9 +115,20 @@ def check_file(path: Path) -> None:
         raise LikenessError("the file is empty; copy it again from where it came")
 
 
-def lanczos(image: np.ndarray, side: int) -> np.ndarray:
-    """uint8 (h, w, 3) resampled to (side, side, 3); the same pixels if that is its size already."""
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+def lanczos(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 (h, w, 3) resampled to (height, width, 3); the same pixels if that is its size already."""
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def class_photo(image: np.ndarray, resolution: int) -> np.ndarray:
+    """The largest centred square of uint8 (h, w, 3) brought to (resolution, resolution, 3). Raises LikenessError if the
+    picture is smaller: enlarged ones would teach that the class is blurred."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    if side < resolution:
+        raise LikenessError(f"{width} x {height} px, smaller than the resolution of {resolution} px")
+    top, left = (height - side) // 2, (width - side) // 2
+    return lanczos(image[top : top + side, left : left + side], resolution, resolution)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

@@ -1,28 +1,39 @@
 """What training reads instead of pictures and words: VAE latents (mean and spread) and text hidden states."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from PIL import Image
 
+from likeness.conditioning import conditioning, token_ids
 from likeness.errors import LikenessError
 from likeness.tensors import safetensors_bytes
 
+# The lists of dataset.json: what is trained on, what validates, and the class that is kept.
+GROUPS = ("images", "heldout", "regularisation")
+MIRRORED = ("images", "regularisation")  # what training may show mirrored
+VAE_SCALE = 8  # px of a picture for one of its latent
 
-def encoded_image(vae, png: Path, resolution: int) -> bytes:
-    """A picture's latent distribution as safetensors: mean and std, each (4, resolution/8, resolution/8), scaled.
+
+def encoded_image(vae, png: Path, size: Sequence[int], mirrored: bool = False) -> bytes:
+    """The latent distribution of a picture of `size` (width, height) px as safetensors: mean and std, each
+    (4, height/8, width/8), scaled. `mirrored` is that of the mirrored picture, which is not the mirrored latent.
 
     Noise is drawn from the spread at every step, so the cache does not freeze one sample of it. The VAE runs in fp32:
     in half precision some VAEs overflow. Raises LikenessError naming the photo if a number is not finite.
     """
     with Image.open(png) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    if pixels.shape[:2] != (resolution, resolution):
-        raise LikenessError(f"{png.name} is {pixels.shape[1]}x{pixels.shape[0]}; expected {resolution}x{resolution}")
+    width, height = size
+    if pixels.shape[:2] != (height, width):
+        raise LikenessError(f"{png.name} is {pixels.shape[1]}x{pixels.shape[0]}; expected {width}x{height}")
+    if mirrored:
+        pixels = pixels[:, ::-1]
     tensor = torch.from_numpy(pixels.copy()).to(vae.device, torch.float32).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         spread = vae.encode(tensor).latent_dist
@@ -35,37 +46,89 @@ def encoded_image(vae, png: Path, resolution: int) -> bytes:
     return safetensors_bytes(latents, {})
 
 
-def encoded_caption(tokenizer, text_encoder, caption: str) -> bytes:
-    """A caption's token ids (77,) and the text encoder's last hidden state (77, width) as safetensors."""
-    ids = tokenizer(caption, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+def encoded_caption(tokenizers: Sequence, encoders: Sequence, caption: str, clip_skip: int) -> bytes:
+    """A caption as safetensors: tokens (encoders, 77), hidden (77, width) and, for SDXL, pooled (width,)."""
+    tokens = token_ids(tokenizers, caption)
     with torch.no_grad():
-        hidden = text_encoder(ids.to(text_encoder.device))[0]
-    if not torch.isfinite(hidden).all():
+        read = conditioning(encoders, tokens[None].to(encoders[0].device), clip_skip)
+    tensors = {name: tensor[0].float().cpu() for name, tensor in read._asdict().items() if tensor is not None}
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise LikenessError(f"the text encoder gives numbers that are not finite for the caption {caption!r}")
-    return safetensors_bytes({"tokens": ids[0], "hidden": hidden[0].float()}, {})
+    return safetensors_bytes({"tokens": tokens, **tensors}, {})
 
 
-def latents_bytes(items: list[dict], image: Callable[[dict], Path], caption: Callable[[dict], Path]) -> bytes:
-    """latents.safetensors: for each item `{name}.mean .std .tokens .hidden`; the header names what they are from."""
-    tensors = {}
-    for item in items:
-        parts = safetensors.torch.load_file(image(item)) | safetensors.torch.load_file(caption(item))
-        tensors |= {f"{item['name']}.{part}": tensor for part, tensor in parts.items()}
-    made_from = [[item["name"], item["sha256"], item["caption_sha256"]] for item in items]
-    return safetensors_bytes(tensors, {"items": json.dumps(made_from, ensure_ascii=True)})
+def latents_bytes(
+    dataset: Mapping,
+    flips: bool,
+    image: Callable[[Mapping, bool], Path],
+    caption: Callable[[str], Path],
+) -> bytes:
+    """latents.safetensors of a dataset.json, as `load_latents` reads it.
 
-
-def load_latents(path: Path, items: list[dict]) -> dict[str, torch.Tensor]:
-    """Stacked in the order of `items`: mean and std (n, 4, h, w), tokens (n, 77), hidden (n, 77, width).
-
-    Raises LikenessError if the file was made from other pictures or captions than the dataset now holds.
+    `image` gives the file of an item's encoded picture, mirrored or not, `caption` that of encoded words. For each item
+    there is `{group}.{name}.mean .std` and, with `flips`, `.flipped_mean .flipped_std`; for each caption, which many
+    regularisation photos share, `{caption_sha256}.tokens .hidden` and, for SDXL, `.pooled`; for the empty one
+    `empty.tokens` and so on. The header names what they are from.
     """
-    with safetensors.safe_open(path, "pt") as f:
-        made_from = json.loads((f.metadata() or {}).get("items", "[]"))
-    if made_from != [[item["name"], item["sha256"], item["caption_sha256"]] for item in items]:
-        raise LikenessError(f"{path.name} was not made from this dataset; run: snakemake --forcerun cache_latents")
-    tensors = safetensors.torch.load_file(path)
-    return {
-        part: torch.stack([tensors[f"{item['name']}.{part}"] for item in items])
-        for part in ("mean", "std", "tokens", "hidden")
-    }
+    tensors = _prefixed("empty", safetensors.torch.load_file(caption("")))
+    for group in GROUPS:
+        for item in dataset[group]:
+            parts = safetensors.torch.load_file(image(item, False))
+            if flips and group in MIRRORED:
+                parts |= {f"flipped_{part}": t for part, t in safetensors.torch.load_file(image(item, True)).items()}
+            tensors |= _prefixed(f"{group}.{item['name']}", parts)
+            tensors |= _prefixed(item["caption_sha256"], safetensors.torch.load_file(caption(item["caption"])))
+    return safetensors_bytes(tensors, {"items": _made_from(dataset), "flips": json.dumps(flips)})
+
+
+def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch.Tensor]]]:
+    """For each group of a dataset.json, in the order of its items: mean and std (4, h, w), tokens (encoders, 77) int64,
+    hidden (77, width) and, for SDXL, pooled (width,); in images and regularisation also flipped_mean and flipped_std
+    where they were made. The group "empty" holds tokens, hidden and pooled of the empty caption alone.
+
+    Raises LikenessError if the file is damaged, was made from other pictures or captions than the dataset now holds, or
+    a tensor in it is missing or of another size than its picture.
+    """
+    again = "run: snakemake --forcerun cache_latents"
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise LikenessError(f"{path.name} is damaged ({error}); {again}") from None
+    if header.get("items") != _made_from(dataset):
+        raise LikenessError(f"{path.name} was not made from this dataset; {again}")
+
+    def found(key: str, part: str, whose: str) -> torch.Tensor:
+        if f"{key}.{part}" not in tensors:
+            raise LikenessError(f"{path.name} has no {part} of {whose}; {again}")
+        return tensors[f"{key}.{part}"]
+
+    words = ["tokens", "hidden"] + ["pooled"] * ("empty.pooled" in tensors)
+    latents = {"empty": {part: [found("empty", part, "the empty caption")] for part in words}}
+    for group in GROUPS:
+        shown = ["mean", "std"]
+        if json.loads(header["flips"]) and group in MIRRORED:
+            shown += ["flipped_mean", "flipped_std"]
+        items = [(item["name"], item["caption_sha256"]) for item in dataset[group]]
+        latents[group] = {part: [found(f"{group}.{name}", part, name) for name, _ in items] for part in shown}
+        latents[group] |= {part: [found(caption, part, name) for name, caption in items] for part in words}
+        for part in shown:
+            for item, tensor in zip(dataset[group], latents[group][part], strict=True):
+                width, height = item["size"]
+                if tensor.shape[1:] != (height // VAE_SCALE, width // VAE_SCALE):
+                    raise LikenessError(
+                        f"{path.name}: the {part} of {item['name']} is {tuple(tensor.shape)}, not that of a picture of "
+                        f"{width}x{height}; {again}"
+                    )
+    return latents
+
+
+def _prefixed(name: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{name}.{part}": tensor for part, tensor in parts.items()}
+
+
+def _made_from(dataset: Mapping) -> str:
+    """What decides the latents, as text for a header."""
+    items = {group: [[i["name"], i["sha256"], i["caption_sha256"]] for i in dataset[group]] for group in GROUPS}
+    return json.dumps(items, ensure_ascii=True)

@@ -14,9 +14,18 @@ from likeness.errors import LikenessError
 from likeness.tensors import safetensors_bytes, tensor_part, with_metadata
 
 # The linear layers (and 1x1 convolutions) of one Transformer2DModel that kohya's LoRA covers.
-_BLOCK = ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_k", "attn2.to_v"]
-_BLOCK += ["attn2.to_out.0", "ff.net.0.proj", "ff.net.2"]
-_TEXT_LAYER = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2"]
+_ATTENTION = [f"attn{i}.{name}" for i in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")]
+_BLOCK = [*_ATTENTION, "ff.net.0.proj", "ff.net.2"]
+_TEXT_ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"]
+_TEXT_LAYER = [*_TEXT_ATTENTION, "mlp.fc1", "mlp.fc2"]
+
+# Of a residual block and its samplers, what LoCon adds, and what CompVis called it.
+_RESNET = {
+    "conv1": "in_layers_2",
+    "time_emb_proj": "emb_layers_1",
+    "conv2": "out_layers_3",
+    "conv_shortcut": "skip_connection",
+}
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -30,48 +39,119 @@ class Module(NamedTuple):
     """Its name in the file."""
 
 
-def unet_modules(config: Mapping) -> list[Module]:
-    """Every layer of a U-Net that gets a LoRA, from its config: 192 for SD 1.5 (16 transformers of 12 layers)."""
-    layers, levels = config["layers_per_block"], len(config["down_block_types"])
-    blocks = [
-        (f"{side}_blocks.{i}", count)
-        for side, count in (("down", layers), ("up", layers + 1))
-        for i, kind in enumerate(config[f"{side}_block_types"])
-        if kind.startswith("CrossAttn")
-    ]
-    if not blocks or levels != len(config["up_block_types"]) or config.get("transformer_layers_per_block", 1) != 1:
-        raise LikenessError(f"this U-Net is not of Stable Diffusion 1.x's kind: {config['down_block_types']}")
-    attentions = [f"{block}.attentions.{j}" for block, count in blocks for j in range(count)]
-    attentions.append("mid_block.attentions.0")
+def unet_modules(config: Mapping, layers: str = "all", convolutions: bool = False) -> list[Module]:
+    """Every layer of a U-Net that gets a LoRA, from its config: 192 for SD 1.5, 722 for SDXL; with the residual blocks'
+    and samplers' convolutions (LoCon) 278 for SD 1.5.
+
+    `layers` is "all", or "attention" for the attentions' projections alone. SDXL's keys are CompVis names, as kohya
+    writes them; SD 1.x's and 2.x's are diffusers'.
+    """
+    if not any(kind.startswith("CrossAttn") for kind in config["down_block_types"]):
+        raise LikenessError(f"this U-Net is not of Stable Diffusion's kind: {config['down_block_types']}")
+    names = [f"transformer_blocks.{{}}.{name}" for name in (_ATTENTION if layers == "attention" else _BLOCK)]
+    ends = [] if layers == "attention" else ["proj_in", "proj_out"]
     paths = [
-        f"{attention}.{layer}"
-        for attention in attentions
-        for layer in ("proj_in", "proj_out", *(f"transformer_blocks.0.{name}" for name in _BLOCK))
+        f"{transformer}.{layer}"
+        for transformer, depth in _transformers(config)
+        for layer in (*ends, *(name.format(i) for i in range(depth) for name in names))
     ]
-    return [Module(path, f"lora_unet_{path.replace('.', '_')}") for path in sorted(paths)]
+    if convolutions:
+        paths += _convolutions(config)
+    if _is_sdxl(config):
+        names = {path: _compvis_name(path, config["layers_per_block"]) for path in paths}
+    else:
+        names = {path: path.replace(".", "_") for path in paths}
+    return [Module(path, f"lora_unet_{names[path]}") for path in sorted(paths)]
 
 
-def text_encoder_modules(layers: int, path_prefix: str) -> list[Module]:
+def text_encoder_modules(layers: int, path_prefix: str, key_prefix: str = "lora_te", only: str = "all") -> list[Module]:
     """Every layer of a CLIP text encoder that gets a LoRA: 72 for SD 1.5 (12 layers of 6).
 
-    `path_prefix` is what stands before `encoder.layers` in the loaded model: "text_model." up to transformers 5.5,
-    "" after. In the file it is always `lora_te_text_model_encoder_layers_...`.
+    `path_prefix` is encoder_path_prefix's. The file always says `..._text_model_encoder_layers_...`; `key_prefix` is
+    lora_te for one text encoder, lora_te1 and lora_te2 for SDXL's two. `only` is "all" or "attention".
     """
-    names = sorted(f"encoder.layers.{i}.{layer}" for i in range(layers) for layer in _TEXT_LAYER)
-    return [Module(path_prefix + name, f"lora_te_text_model_{name.replace('.', '_')}") for name in names]
+    wanted = _TEXT_ATTENTION if only == "attention" else _TEXT_LAYER
+    names = sorted(f"encoder.layers.{i}.{layer}" for i in range(layers) for layer in wanted)
+    return [Module(path_prefix + name, f"{key_prefix}_text_model_{name.replace('.', '_')}") for name in names]
 
 
-def lora_bytes(weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]], alpha: float, precision: str) -> bytes:
-    """The file. `weights`: key -> (down, up), linear (r, in) and (out, r), or 1x1 convolutions in four dimensions.
+def encoder_path_prefix(encoder: torch.nn.Module) -> str:
+    """What stands before `encoder.layers` in a loaded text encoder: "text_model." up to transformers 5.5, "" after."""
+    first = next(name for name, _ in encoder.named_modules() if name.endswith("encoder.layers.0"))
+    return first.removesuffix("encoder.layers.0")
 
-    Without the alpha every reader takes alpha = rank, so it is written for each layer. `sshs_model_hash` is what
-    A1111 shows and looks models up by: sha256 of the file's tensor part.
+
+def _transformers(config: Mapping) -> list[tuple[str, int]]:
+    """Every Transformer2DModel of a U-Net, and how many blocks it has."""
+    down, up = config["down_block_types"], config["up_block_types"]
+    depth = config.get("transformer_layers_per_block", 1)
+    depths = [depth] * len(down) if isinstance(depth, int) else list(depth)
+    count = config["layers_per_block"]
+    found = [
+        (f"{side}_blocks.{i}.attentions.{j}", deep)
+        for side, kinds, per_block, numbers in (("down", down, count, depths), ("up", up, count + 1, depths[::-1]))
+        for i, (kind, deep) in enumerate(zip(kinds, numbers, strict=True))
+        if kind.startswith("CrossAttn")
+        for j in range(per_block)
+    ]
+    return [*found, ("mid_block.attentions.0", depths[-1])]
+
+
+def _convolutions(config: Mapping) -> list[str]:
+    """The layers of the residual blocks and samplers. A block has a shortcut where its channels change."""
+    channels, count = config["block_out_channels"], config["layers_per_block"]
+    levels = len(channels)
+    before = [channels[0], *channels[:-1]]
+    resnets = [
+        (f"down_blocks.{i}.resnets.{j}", j == 0 and before[i] != channels[i])
+        for i in range(levels)
+        for j in range(count)
+    ]
+    resnets += [(f"mid_block.resnets.{j}", False) for j in (0, 1)]
+    # On the way up every block also takes what the way down kept, so its channels always change.
+    resnets += [(f"up_blocks.{i}.resnets.{j}", True) for i in range(levels) for j in range(count + 1)]
+    paths = [
+        f"{resnet}.{layer}" for resnet, shortcut in resnets for layer in _RESNET if shortcut or layer != "conv_shortcut"
+    ]
+    paths += [f"down_blocks.{i}.downsamplers.0.conv" for i in range(levels - 1)]
+    return paths + [f"up_blocks.{i}.upsamplers.0.conv" for i in range(levels - 1)]
+
+
+def _is_sdxl(config: Mapping) -> bool:
+    return config.get("addition_embed_type") == "text_time"
+
+
+def _compvis_name(path: str, layers_per_block: int) -> str:
+    """SDXL's layer under the name of the original code, with underscores: down_blocks.1.attentions.0.proj_in is
+    input_blocks_4_1_proj_in. A level's layers and its sampler are numbered through, after conv_in as input block 0."""
+    per_level = layers_per_block + 1
+    side, *rest = path.split(".")
+    if side == "mid_block":
+        kind, number, *layer = rest
+        place = f"middle_block_{1 if kind == 'attentions' else 2 * int(number)}"
+    else:
+        level, kind, number, *layer = rest
+        level, number = int(level), int(number)
+        match side, kind:
+            case "down_blocks", "downsamplers":
+                return f"input_blocks_{per_level * level + per_level}_0_op"
+            case "up_blocks", "upsamplers":
+                # 2, because every level of SDXL that goes up has attention.
+                return f"output_blocks_{per_level * level + layers_per_block}_2_conv"
+            case "down_blocks", _:
+                place = f"input_blocks_{per_level * level + number + 1}_{int(kind == 'attentions')}"
+            case _:
+                place = f"output_blocks_{per_level * level + number}_{int(kind == 'attentions')}"
+    if kind == "resnets":
+        return f"{place}_{_RESNET[layer[0]]}"
+    return f"{place}_{'_'.join(layer)}"
+
+
+def lora_bytes(tensors: Mapping[str, torch.Tensor], precision: str) -> bytes:
+    """The file. `tensors` holds what each layer's adapter has under the file's names, alphas too: without its alpha
+    every reader takes alpha = rank. `sshs_model_hash` is what A1111 shows and looks models up by: sha256 of the file's
+    tensor part.
     """
     dtype = DTYPES[precision]
-    tensors = {}
-    for key, (down, up) in sorted(weights.items()):
-        tensors[f"{key}.alpha"] = torch.tensor(float(alpha), dtype=dtype)
-        tensors[f"{key}.lora_down.weight"] = down.to(dtype)
-        tensors[f"{key}.lora_up.weight"] = up.to(dtype)
-    data = safetensors_bytes(tensors, {})
+    data = safetensors_bytes({key: tensor.to(dtype) for key, tensor in sorted(tensors.items())}, {})
     return with_metadata(data, {"sshs_model_hash": hashlib.sha256(tensor_part(data)).hexdigest()})

@@ -26,8 +26,8 @@ NCNN_FLOAT16, NCNN_FLOAT32 = 0x01306B47, 0
 
 
 class Upscaled(NamedTuple):
-    """`image` is uint8 RGB at the training resolution, `method` realesrgan or lanczos, `similarity` that of the face
-    before and after (SFace; None where not compared), `detail` a sentence for a person, or empty."""
+    """`image` is uint8 RGB of the size that is trained on, `method` realesrgan or lanczos, `similarity` that of the
+    face before and after (SFace; None where not compared), `detail` a sentence for a person, or empty."""
 
     image: np.ndarray
     method: str
@@ -37,20 +37,20 @@ class Upscaled(NamedTuple):
 
 def upscaled(
     crop: np.ndarray,
-    resolution: int,
+    size: tuple[int, int],
     enlarge: Callable[[np.ndarray], np.ndarray],
     embed: Callable[[np.ndarray], np.ndarray | None],
     min_similarity: float,
 ) -> Upscaled:
-    """A square crop, uint8 RGB (side, side, 3), at resolution x resolution px.
+    """A crop, uint8 RGB (h, w, 3), at `size` (width, height) px, which is of its shape.
 
     `enlarge` makes a picture SCALE times larger, `embed` gives the embedding of its face or None; both are called for a
-    crop smaller than the resolution only. If the enlarged face is not like the crop's own, Lanczos is used instead.
+    crop smaller than that only. If the enlarged face is not like the crop's own, Lanczos is used instead.
     """
-    plain = lanczos(crop, resolution)
-    if crop.shape[0] >= resolution:
+    plain = lanczos(crop, *size)
+    if crop.shape[1] >= size[0] and crop.shape[0] >= size[1]:
         return Upscaled(plain, "lanczos", None, "")
-    enlarged = lanczos(enlarge(crop), resolution)
+    enlarged = lanczos(enlarge(crop), *size)
     # Compared at one size, so that what differs is the face, not how well a small one is found.
     before, after = embed(plain), embed(enlarged)
     if before is None or after is None:

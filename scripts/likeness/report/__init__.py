@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from likeness.best import best_picture
-from likeness.files import ItemCache, read_table
+from likeness.dataset import arithmetic, sizes
+from likeness.files import ItemCache
 from likeness.provenance import file_sha256
+from likeness.report.curves import course
 from likeness.report.dataset import dataset_part
 from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_uri
 from likeness.selection import advice, picture_label, read_choice, scored_pictures
-
-CURVE_POINTS = 200  # more cannot be told apart at the width of the page
 
 
 def report_html(
@@ -58,8 +58,10 @@ def report_html(
         sheets=[sheet(rows, chosen) for _, rows in table.groupby("prompt", sort=False)],
         plot=PLOT,
         scatter=scatter(chosen),
-        curve=loss_curve(metrics, chosen["epoch"]),
-        dataset=dataset_part(photos, crops, upscaled, captions, dataset, thumbnails, threads),
+        course=course(metrics, chosen["epoch"]),
+        dataset=dataset_part(photos, crops, upscaled, captions, dataset, thumbnails, threads)
+        # A run may have its own number of steps; the data set's page tells of the configuration's.
+        | {"arithmetic": arithmetic(config["train"], *sizes(json.loads(dataset.read_text())))},
         config=json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
         hashes={chosen["lora"]: chosen["sha256"], **{name: file_sha256(path) for name, path in files.items()}},
     )
@@ -107,25 +109,6 @@ def scatter(choice: Mapping) -> dict:
         for key in [(cell["epoch"], cell["weight"])]
     ]
     return {"points": points, "x_ticks": ticks(x_axis, x_at), "y_ticks": ticks(y_axis, y_at)}
-
-
-def loss_curve(metrics: Path, chosen_epoch: int) -> dict:
-    """The loss over the steps, averaged to CURVE_POINTS, and where the chosen epoch ends; no points without metrics."""
-    table = read_table(metrics, epoch=int, step=int, loss=float)
-    if table.empty:
-        return {"points": "", "chosen": None, "x_ticks": [], "y_ticks": []}
-    bins = np.arange(len(table)) * min(CURVE_POINTS, len(table)) // len(table)
-    curve = table.groupby(bins)[["step", "loss"]].mean()
-    x_axis, y_axis = axis([0.0, float(table["step"].max())]), axis([0.0, float(curve["loss"].max())])
-    ends = table.groupby("epoch")["step"].max()
-    return {
-        "points": " ".join(
-            f"{x_at(step, x_axis)},{y_at(loss, y_axis)}" for step, loss in curve.itertuples(index=False)
-        ),
-        "chosen": x_at(float(ends[chosen_epoch]), x_axis) if chosen_epoch in ends else None,
-        "x_ticks": ticks(x_axis, x_at),
-        "y_ticks": ticks(y_axis, y_at),
-    }
 
 
 def _chosen_cell(choice: Mapping) -> dict:

@@ -63,8 +63,10 @@ def dataset_part(
     ]
 
     def made_card(row: Mapping) -> dict:
-        made = (stage.get(row["photo"]) for stage in stages)
-        return _card(row | {"folder": photos.parent}, *made, thumbnails)
+        crop, *made = (stage.get(row["photo"]) for stage in stages)
+        # Held-out photos go on to be measured, not to be trained on: here their crop is what there is to see.
+        upscale, caption = made if row["fate"] == "train" else (None, None)
+        return _card(row | {"folder": photos.parent}, crop, upscale, caption, thumbnails)
 
     cards = [card for _, card in cli.mapped(made_card, rows, threads, desc="pictures", unit="photo")]
     kept = [row | {"name": Path(row["photo"]).name} for row in rows if row["fate"] != "dropped"]

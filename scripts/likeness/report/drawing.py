@@ -14,7 +14,9 @@ def axis(values: Sequence[float]) -> tuple[float, float, float]:
     span = (high - low) or 1.0
     power = 10.0 ** np.floor(np.log10(span))
     step = next(power * f for f in (0.2, 0.5, 1.0, 2.0) if span / (power * f) <= 6)
-    return float(np.floor(low / step) * step), float(np.ceil(high / step) * step), float(step)
+    first = np.floor(low / step)
+    last = max(np.ceil(high / step), first + 1)  # one value alone lies on a step
+    return float(first * step), float(last * step), float(step)
 
 
 def x_at(value: float, ends: Sequence[float], plot: dict = PLOT) -> float:
@@ -35,4 +37,5 @@ def ticks(axis: tuple[float, float, float], position: Callable[[float, Sequence[
     """[{at, label}] for every step of an axis; `position` is x_at or y_at."""
     low, high, step = axis
     values = low + step * np.arange(round((high - low) / step) + 1)
-    return [{"at": position(float(value), axis), "label": f"{round(float(value), 6):g}"} for value in values]
+    decimals = 1 - int(np.floor(np.log10(step)))  # one more than the steps have, without what floats add
+    return [{"at": position(float(value), axis), "label": f"{round(float(value), decimals):g}"} for value in values]

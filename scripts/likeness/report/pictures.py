@@ -46,7 +46,9 @@ def crop_uri(crop: Path) -> str:
 
 def enlarged_uri(crop: Path) -> str:
     """A crop brought to the size of its training image on the page by Lanczos: what it was before Real-ESRGAN."""
-    return _uri(_jpeg(lanczos(read_photo(crop), COMPARED)))
+    pixels = read_photo(crop)
+    height, width = (round(COMPARED * length / max(pixels.shape[:2])) for length in pixels.shape[:2])
+    return _uri(_jpeg(lanczos(pixels, width, height)))
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

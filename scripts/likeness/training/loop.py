@@ -1,32 +1,43 @@
 """Training a LoRA, to be read from top to bottom.
 
-Step: latents drawn from their spread, noise (with an optional offset per channel), uniform timesteps on the CPU's
-generator, epsilon or v target, fp32 squared error per sample, optional min-SNR weight (Hang et al. 2023,
-arXiv:2303.09556), mean; gradients clipped to 1.0; a loss scaler for fp16 only.
+Step: latents drawn from their spread, noise (noise.py), uniform timesteps on the CPU's generator, epsilon or v target,
+fp32 error per picture with its weights (losses.py), mean; gradients clipped to 1.0; a loss scaler for fp16 only; one
+step of the optimizer (optimizers.py) on what adapters.py put onto the frozen networks.
 
 Nothing random outlives a step: noise comes from a generator seeded by (seed, step), order from one seeded by
-(seed, epoch). So a state is weights, optimizer, schedule and the step's number, and a resumed run ends in the same
-bytes as one that was never stopped.
+(seed, epoch). So a state is weights, their average, optimizer, schedule, scaler and the step's number, and a resumed
+run ends in the same bytes as one that was never stopped.
 """
 
 import contextlib
+import math
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 
-from likeness import cli
-from likeness.base_model import load_part
+from likeness.conditioning import Conditioning, conditioning, size_ids
+from likeness.dataset import saved_epochs, schedule, sizes
+from likeness.devices import out_of_memory, peak_memory
 from likeness.errors import LikenessError
-from likeness.lora_file import DTYPES, Module, lora_bytes, text_encoder_modules, unet_modules
-from likeness.training.plan import epoch_of, plan, step_seed
+from likeness.lora_file import DTYPES, lora_bytes
+from likeness.training import noise, optimizers
+from likeness.training.course import Course, smoothed
+from likeness.training.losses import losses, target
+from likeness.training.pictures import Pictures
+from likeness.training.plan import batches, step_seed
+from likeness.training.processes import Processes
+from likeness.training.run import Run, averaged, prepared, restore, state_of
 from likeness.training.store import RunStore, SaveClock
 
 MAX_GRAD_NORM = 1.0
-# The loss stays on the device for this many steps: reading it each step would make the GPU wait for Python.
-LOSSES_HELD = 20
+# Losses stay on the device for this long: reading one at each step would make the GPU wait for Python.
+SETTLE_SECONDS = 1.0
 INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved, run the same command again
-ADAPTER = "default"
+# From little noise to much, so that the mean of a few stands for all. Fixed, so that epochs can be compared.
+VALIDATION_TIMESTEPS = (100, 300, 500, 700, 900)
 
 
 class Stop:
@@ -43,271 +54,244 @@ class Stop:
 
 def train(
     settings: dict,
-    items: list[dict],
-    latents: dict[str, torch.Tensor],
+    dataset: Mapping,
+    latents: Mapping,
     base: dict,
     store: RunStore,
     device: torch.device,
     report: Callable[[list[dict]], None],
+    weights: Path | None = None,
 ) -> bool:
-    """Train until every epoch's LoRA is in the store; True if done, False if a signal asked to leave early.
+    """Train until the LoRA of every epoch to be saved is in the store; True if done, False if a signal asked to leave.
 
-    `settings` is the train section, `items` the dataset's images, `latents` what load_latents gives. `report` gets the
-    metrics (epoch, step, loss, lr) whenever some are new. Raises LikenessError, with the last state safe, if a loss is
-    not finite.
+    `settings` is the train section with clip_skip, `dataset` is dataset.json, `latents` what load_latents gives,
+    `weights` a LoRA file to go on from. `report` gets the metrics whenever some are new: of each step epoch, step,
+    loss, lr, lr_text_encoder and gradient_norm; of an epoch's last also validation_loss. Raises LikenessError, with the
+    last state safe, if a loss is not finite, or memory or the disk run out.
     """
-    stop = Stop()
-    steps = plan(settings, len(items))
+    stop, processes = Stop(), Processes(device)
+    images, regularisation = sizes(dataset)
+    steps = schedule(settings, images, regularisation)
     per_epoch, total = steps["steps_per_epoch"], steps["total_steps"]
-    torch.manual_seed(settings["seed"])
-    networks = _networks(settings, base, device)
-    schedule = load_part(base, "scheduler")
-    optimizer = torch.optim.AdamW(_parameter_groups(settings, networks), foreach=True)
-    lr_scheduler = _lr_scheduler(settings, optimizer, total)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings["precision"] == "fp16")
-    latents = {name: tensor.to(device) for name, tensor in latents.items()}
+    wanted = saved_epochs(steps["epochs"], settings["save_every_n_epochs"])
+    with _memory_explained(settings):
+        run = prepared(settings, dataset, latents, base, total, processes, weights)
 
-    metrics, step = [], 0
-    if state := store.load_state():
-        step, metrics = _restore(state, networks, optimizer, lr_scheduler, scaler)
-        _write_missing_epoch(store, step, per_epoch, settings, networks)
-        report(metrics)
-        cli.say(f"resuming after step {step} of {total}")
+    if state := store.load_state(before=_last_step_before(store, wanted, per_epoch)):
+        restore(run, state)
+        report(run.metrics)
+    course = Course(run.step, total, visible=processes.first)
+    if run.step:
+        course.say(f"resuming after step {run.step} of {total}")
+    ended = run.step // per_epoch
+    if processes.first and ended in wanted and not store.epoch_file(ended).is_file():
+        _save_epoch(run, store, ended)  # a kill came between its state, which is the one just read, and its file
 
     held: list[tuple[dict, torch.Tensor, list[int]]] = []
-    clock = SaveClock()
+    clock, settled = SaveClock(), time.monotonic()
 
     def settle() -> None:
         """Read the held losses; refuse to go on from one that is not finite."""
-        for row, loss, batch in held:
-            row["loss"] = loss.item()
-            if not torch.isfinite(loss):
-                photos = ", ".join(sorted({items[i]["name"] for i in batch}))
+        nonlocal settled
+        read = torch.stack([numbers for _, numbers, _ in held]).tolist() if held else []
+        for (row, _, batch), (loss, norm) in zip(held, read, strict=True):
+            run.metrics.append(row | {"loss": loss, "gradient_norm": norm})
+            if not math.isfinite(loss):
+                photos = ", ".join(sorted({run.pictures.items[number]["name"] for number in batch}))
                 raise LikenessError(
                     f"the loss is not finite at step {row['step']}; photos of that batch: {photos}. "
                     "Try a lower learning_rate, precision bf16 or fp32; the last saved state is safe"
                 )
-            metrics.append(row)
         held.clear()
-        report(metrics)
+        settled = time.monotonic()
+
+    def show() -> None:
+        report(run.metrics)
+        course.show(run.metrics, peak_memory(processes.device))
 
     def save() -> None:
-        settle()
-        store.save_state(_state(step, metrics, networks, optimizer, lr_scheduler, scaler))
+        if processes.first:
+            store.save_state(state_of(run))
         clock.restart()
 
-    with cli.progress(range(total), initial=step, total=total, desc="train_lora", unit="step") as bar:
-        while step < total:
-            epoch = epoch_of(step, per_epoch)
-            order = _epoch_order(settings["seed"], epoch, len(items), steps["repeats"])
-            for batch in _batches(order, settings)[step - (epoch - 1) * per_epoch :]:
-                lr = optimizer.param_groups[0]["lr"]
-                loss = _optimisation_step(
-                    settings, step, batch, latents, networks, schedule, optimizer, lr_scheduler, scaler, device
-                )
-                step += 1
-                held.append(({"epoch": epoch, "step": step, "lr": lr}, loss, batch))
-                if len(held) >= LOSSES_HELD or step == total:
+    with contextlib.closing(course):
+        while run.step < total:
+            epoch = run.step // per_epoch + 1
+            order = batches(settings, epoch, steps["repeats"], images, regularisation)
+            for batch in order[run.step - (epoch - 1) * per_epoch :]:
+                rates = optimizers.rates(run.optimizer)
+                row = {"epoch": epoch, "step": run.step + 1, "lr": rates[0], "validation_loss": ""}
+                row["lr_text_encoder"] = rates[1] if len(rates) > 1 else ""
+                with _memory_explained(settings):
+                    numbers, stopped = _optimisation_step(run, batch, stop)
+                if stopped:
+                    stop.name = stop.name or "another process was asked to stop"
+                run.step += 1
+                held.append((row, numbers, batch))
+                course.step(run.step)
+                if run.step == epoch * per_epoch:
+                    break
+                due = stopped or clock.due()
+                if due or time.monotonic() - settled >= SETTLE_SECONDS:
                     settle()
-                    bar.set_postfix(epoch=epoch, loss=f"{_smoothed(metrics):.4f}", lr=f"{lr:.2e}", refresh=False)
-                bar.update()
-                if stop.name or (clock.due() and step < epoch * per_epoch):
+                    show()
+                if due:
                     save()
-                if stop.name and step < epoch * per_epoch:
-                    cli.say(f"{stop.name}: saved the state after step {step} of {total}; run the same command to go on")
+                if stopped:
+                    course.say(f"{stop.name}: saved the state after step {run.step} of {total}; run again to go on")
                     return False
-            save()
-            store.save_epoch(epoch, _lora(settings, networks))
-            cli.say(
-                f"saved epoch {epoch} of {settings['epochs']}, step {step} of {total}, loss {_smoothed(metrics):.4f}"
-            )
-            if stop.name and step < total:
-                cli.say(f"{stop.name}: leaving between epochs; run the same command to go on")
+            settle()
+            run.metrics[-1]["validation_loss"] = _validation_loss(run)
+            show()
+            if epoch in wanted:
+                save()
+                if processes.first:
+                    _save_epoch(run, store, epoch)
+                course.say(_saved(run, epoch, steps))
+            elif stopped:
+                save()
+            if stopped and run.step < total:
+                course.say(f"{stop.name}: leaving between epochs; run the same command to go on")
                 return False
     return True
 
 
-def _optimisation_step(
-    settings, step, batch, latents, networks, schedule, optimizer, lr_scheduler, scaler, device
-) -> torch.Tensor:
-    """One step over `batch` (the images of all accumulated micro-batches); the mean loss, still on the device."""
-    noise = _drawn(settings, step, len(batch), latents["mean"].shape[1:], schedule.config.num_train_timesteps)
-    optimizer.zero_grad(set_to_none=True)
+# --- one step ------------------------------------------------------------------------------------------------------
+
+
+def _optimisation_step(run: Run, batch: list[int], stop: Stop) -> tuple[torch.Tensor, bool]:
+    """One step over `batch` (the pictures of all accumulated micro-batches): the mean loss and the gradients' norm,
+    still on the device, (2,); and whether a process was asked to stop."""
+    settings, processes, device = run.settings, run.processes, run.processes.device
+    drawn = noise.drawn(settings, run.step, run.pictures.shape(batch), run.noise_schedule.config.num_train_timesteps)
+    seed = step_seed(settings["seed"], run.step)
+    torch.manual_seed(seed + processes.number)  # for dropout
+    run.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=device)
-    for start in range(0, len(batch), settings["batch_size"]):
-        part = slice(start, start + settings["batch_size"])
-        drawn = {name: tensor[part].to(device) for name, tensor in noise.items()}
-        loss = _losses(settings, batch[part], drawn, latents, networks, schedule, device).sum() / len(batch)
-        scaler.scale(loss).backward()
-        total += loss.detach()
-    scaler.unscale_(optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-    scaler.step(optimizer)
-    scaler.update()
-    lr_scheduler.step()
-    return total
+    mine = processes.share(len(batch))
+    for start in range(0, len(mine), settings["batch_size"]):
+        places = list(mine[start : start + settings["batch_size"]])
+        chance = {name: _moved(tensor[places], device) for name, tensor in drawn.items()}
+        loss = _losses(run, [batch[place] for place in places], chance, seed + start).sum() / len(batch)
+        run.scaler.scale(loss).backward()
+        total = total + loss.detach()
+    parameters = run.parameters
+    total, stops = processes.add_up(parameters, total, torch.tensor(float(bool(stop.name))))
+    run.scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.lr_scheduler.step()
+    if run.average:
+        # As diffusers' EMAModel: the average follows quickly at first, or it would be mostly the start.
+        decay = min(settings["ema_decay"], (1 + run.step) / (10 + run.step))
+        torch._foreach_lerp_(run.average, [p.detach() for p in parameters], 1 - decay)
+    # Several processes leave together, after the step in which all have heard of it.
+    return torch.stack([total, norm.to(total.dtype)]), bool(stop.name if processes.count == 1 else stops)
 
 
-def _losses(settings, batch, drawn, latents, networks, schedule, device) -> torch.Tensor:
-    """The loss of each image of a micro-batch, (n,) in fp32."""
-    index = torch.tensor(batch, device=device)
-    clean = latents["mean"][index] + latents["std"][index] * drawn["posterior"]
-    noisy = schedule.add_noise(clean, drawn["noise"], drawn["timesteps"])
-    with _autocast(settings["precision"], device):
-        hidden = latents["hidden"][index]
-        if "text_encoder" in networks:
-            hidden = networks["text_encoder"].model(latents["tokens"][index])[0]
-        dtype = DTYPES[settings["precision"]]
-        predicted = networks["unet"].model(noisy.to(dtype), drawn["timesteps"], hidden.to(dtype)).sample
-    target = drawn["noise"]
-    if schedule.config.prediction_type == "v_prediction":
-        target = schedule.get_velocity(clean, drawn["noise"], drawn["timesteps"])
-    losses = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
-    return losses * _snr_weights(settings["min_snr_gamma"], schedule, drawn["timesteps"])
+def _losses(run: Run, batch: list[int], drawn: dict[str, torch.Tensor], seed: int) -> torch.Tensor:
+    """The loss of each picture of a micro-batch, (n,)."""
+    pictures, schedule = run.pictures, run.noise_schedule
+    clean = pictures.clean(batch, drawn["posterior"], drawn["flipped"])
+    with _autocast(run.settings["precision"], run.processes.device):
+        read = _read(run, pictures, batch, drawn["dropped"], seed)
+        predicted = _predicted(run, schedule.add_noise(clean, drawn["noise"], drawn["timesteps"]), drawn, read)
+    wanted = target(schedule, clean, drawn["noise"], drawn["timesteps"])
+    mask = pictures.masks(batch, drawn["flipped"])
+    return losses(run.settings, schedule, predicted, wanted, drawn["timesteps"], mask) * pictures.weights(batch)
 
 
-def _snr_weights(gamma: float | None, schedule, timesteps: torch.Tensor) -> torch.Tensor | float:
-    """min-SNR weights (n,): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v (arXiv:2303.09556, section 3.4)."""
-    if gamma is None:
-        return 1.0
-    kept = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
-    snr = kept / (1 - kept)
-    return snr.clamp(max=gamma) / (snr + (schedule.config.prediction_type == "v_prediction"))
+def _read(run: Run, pictures: Pictures, batch: list[int], dropped: torch.Tensor, seed: int) -> Conditioning:
+    """What the U-Net reads of the captions of some pictures."""
+    if run.encoders:
+        return conditioning(run.encoders, pictures.tokens(batch, dropped, seed), run.settings["clip_skip"])
+    return Conditioning(pictures.text("hidden", batch, dropped), pictures.text("pooled", batch, dropped))
 
 
-def _drawn(settings, step: int, n: int, shape: torch.Size, timesteps: int) -> dict[str, torch.Tensor]:
-    """Everything random of one step, drawn on the CPU for every device alike: (n, *shape) noises and (n,) timesteps."""
-    generator = torch.Generator().manual_seed(step_seed(settings["seed"], step))
-    posterior = torch.randn(n, *shape, generator=generator)
-    noise = torch.randn(n, *shape, generator=generator)
-    if settings["noise_offset"]:
-        noise += settings["noise_offset"] * torch.randn(n, shape[0], 1, 1, generator=generator)
-    return {
-        "posterior": posterior,
-        "noise": noise,
-        "timesteps": torch.randint(0, timesteps, (n,), generator=generator),
-    }
+def _predicted(run: Run, noisy: torch.Tensor, drawn: dict[str, torch.Tensor], read: Conditioning) -> torch.Tensor:
+    """The U-Net's answer to noisy latents (n, 4, h, w)."""
+    dtype = DTYPES[run.settings["precision"]]
+    extra = {}
+    if read.pooled is not None:
+        # A latent stands for 8 x 8 px.
+        ids = size_ids(8 * noisy.shape[-2], 8 * noisy.shape[-1], len(noisy), noisy.device)
+        extra["added_cond_kwargs"] = {"text_embeds": read.pooled.to(dtype), "time_ids": ids.to(dtype)}
+    unet = run.networks["unet"].model
+    return unet(noisy.to(dtype), drawn["timesteps"], read.hidden.to(dtype), **extra).sample
 
 
-def _epoch_order(seed: int, epoch: int, images: int, repeats: int) -> list[int]:
-    """Every image `repeats` times, shuffled."""
-    generator = torch.Generator().manual_seed(step_seed(seed, -epoch))
-    return [i % images for i in torch.randperm(images * repeats, generator=generator).tolist()]
+def _validation_loss(run: Run) -> float | str:
+    """The mean squared error on photos that are never trained on, at fixed noise and timesteps; "" without any."""
+    pictures, device, found = run.heldout, run.processes.device, []
+    with torch.no_grad(), _without_dropout(run), averaged(run):
+        for number, item in enumerate(pictures.items):
+            generator = torch.Generator().manual_seed(step_seed(run.settings["seed"], item["name"]))
+            for start in range(0, len(VALIDATION_TIMESTEPS), run.settings["batch_size"]):
+                times = torch.tensor(VALIDATION_TIMESTEPS[start : start + run.settings["batch_size"]])
+                batch = [number] * len(times)
+                fixed = torch.randn(pictures.shape(batch), generator=generator)
+                none = torch.zeros(len(times), dtype=torch.bool)
+                drawn = {"noise": fixed, "posterior": torch.zeros_like(fixed), "timesteps": times}
+                drawn = {name: tensor.to(device) for name, tensor in (drawn | {"dropped": none}).items()}
+                clean = pictures.clean(batch, drawn["posterior"], drawn["dropped"])
+                with _autocast(run.settings["precision"], device):
+                    read = _read(run, pictures, batch, drawn["dropped"], 0)
+                    noisy = run.noise_schedule.add_noise(clean, drawn["noise"], drawn["timesteps"])
+                    predicted = _predicted(run, noisy, drawn, read)
+                wanted = target(run.noise_schedule, clean, drawn["noise"], drawn["timesteps"])
+                found.append((predicted.float() - wanted.float()).square().mean((1, 2, 3)))
+    return torch.cat(found).mean().item() if found else ""
 
 
-def _batches(order: list[int], settings: dict) -> list[list[int]]:
-    """The images of each optimisation step; the last one of an epoch may be smaller."""
-    size = settings["batch_size"] * settings["gradient_accumulation_steps"]
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-# --- the networks that carry a LoRA --------------------------------------------------------------------------------
-
-
-class _Network:
-    """A frozen model with a LoRA on the layers of `modules`."""
-
-    def __init__(self, model: torch.nn.Module, modules: list[Module], settings: dict, device: torch.device):
-        from peft import LoraConfig
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        # A set would let peft match by ending; the pattern names each layer in full, so that none is missed or added.
-        pattern = "|".join(module.path.replace(".", r"\.") for module in modules)
-        config = LoraConfig(r=settings["rank"], lora_alpha=settings["alpha"], target_modules=pattern)
-        model.add_adapter(config, adapter_name=ADAPTER)
-        self.model, self.modules = model.to(device), modules
-        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
-        if sorted(layers) != sorted(module.path for module in modules):
-            raise LikenessError(
-                "the base model's layers are not the ones of Stable Diffusion 1.x; no LoRA can be placed"
-            )
-        self.layers = [layers[module.path] for module in modules]
-        for parameter in self.parameters():
-            parameter.data = parameter.data.float()  # bf16 would lose updates below 0.4 % of a weight
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        for layer in self.layers:
-            yield layer.lora_A[ADAPTER].weight
-            yield layer.lora_B[ADAPTER].weight
-
-    def weights(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """file key -> (down, up)."""
-        return {
-            module.key: (layer.lora_A[ADAPTER].weight.detach(), layer.lora_B[ADAPTER].weight.detach())
-            for module, layer in zip(self.modules, self.layers, strict=True)
-        }
-
-
-def _networks(settings: dict, base: dict, device: torch.device) -> dict[str, _Network]:
-    dtype = DTYPES[settings["precision"]]
-    unet = load_part(base, "unet", dtype)
-    networks = {"unet": _Network(unet, unet_modules(unet.config), settings, device)}
-    if settings["train_text_encoder"]:
-        encoder = load_part(base, "text_encoder", dtype)
-        first = next(name for name, _ in encoder.named_modules() if name.endswith("encoder.layers.0"))
-        modules = text_encoder_modules(encoder.config.num_hidden_layers, first.removesuffix("encoder.layers.0"))
-        networks["text_encoder"] = _Network(encoder, modules, settings, device)
-    return networks
-
-
-def _parameter_groups(settings: dict, networks: dict[str, _Network]) -> list[dict]:
-    rates = {"unet": settings["learning_rate"], "text_encoder": settings["text_encoder_lr"]}
-    return [{"params": list(network.parameters()), "lr": rates[name]} for name, network in networks.items()]
-
-
-def _lr_scheduler(settings: dict, optimizer, total: int):
-    from diffusers.optimization import get_scheduler
-
-    return get_scheduler(
-        settings["lr_scheduler"],
-        optimizer,
-        num_warmup_steps=0,
-        num_training_steps=total,
-        num_cycles=settings["lr_scheduler_num_cycles"],
-    )
+def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """On the device, without making Python wait for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
+    half = precision in ("fp16", "bf16")
+    return torch.autocast(device.type, DTYPES[precision]) if half else contextlib.nullcontext()
 
 
-# --- state and files -----------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def _without_dropout(run: Run) -> Iterator[None]:
+    layers = [layer for network in run.networks.values() for layer in network.layers]
+    for layer in layers:
+        layer.eval()
+    yield
+    for layer in layers:
+        layer.train()
 
 
-def _state(step, metrics, networks, optimizer, lr_scheduler, scaler) -> dict:
-    return {
-        "step": step,
-        "metrics": metrics,
-        "lora": {name: [p.detach().cpu() for p in network.parameters()] for name, network in networks.items()},
-        "optimizer": optimizer.state_dict(),
-        "lr_scheduler": lr_scheduler.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
+@contextlib.contextmanager
+def _memory_explained(settings: dict) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if explained := out_of_memory(error, settings):
+            raise explained from None
+        raise
 
 
-def _restore(state: dict, networks, optimizer, lr_scheduler, scaler) -> tuple[int, list[dict]]:
-    for name, network in networks.items():
-        for parameter, saved in zip(network.parameters(), state["lora"][name], strict=True):
-            parameter.data.copy_(saved)
-    optimizer.load_state_dict(state["optimizer"])
-    lr_scheduler.load_state_dict(state["lr_scheduler"])
-    scaler.load_state_dict(state["scaler"])
-    return state["step"], state["metrics"]
+# --- files -----------------------------------------------------------------------------------------------
 
 
-def _write_missing_epoch(store, step: int, per_epoch: int, settings, networks) -> None:
-    """The file of an epoch whose state was saved just before a kill."""
-    epoch = step // per_epoch
-    if step and step % per_epoch == 0 and not store.epoch_file(epoch).is_file():
-        store.save_epoch(epoch, _lora(settings, networks))
+def _last_step_before(store: RunStore, wanted: list[int], per_epoch: int) -> float:
+    """The last step that a state may have been saved after: at most the one that ends the first missing epoch."""
+    missing = [epoch for epoch in wanted if not store.epoch_file(epoch).is_file()]
+    return missing[0] * per_epoch if missing else float("inf")
 
 
-def _lora(settings, networks) -> bytes:
-    weights = {key: pair for network in networks.values() for key, pair in network.weights().items()}
-    return lora_bytes(weights, settings["alpha"], settings["save_precision"])
+def _save_epoch(run: Run, store: RunStore, epoch: int) -> None:
+    with averaged(run):
+        tensors = {key: tensor for network in run.networks.values() for key, tensor in network.tensors().items()}
+        store.save_epoch(epoch, lora_bytes(tensors, run.settings["save_precision"]))
 
 
-def _smoothed(metrics: list[dict], over: int = 50) -> float:
-    last = metrics[-over:]
-    return sum(row["loss"] for row in last) / max(len(last), 1)
+def _saved(run: Run, epoch: int, steps: dict) -> str:
+    """What is said of a saved epoch."""
+    text = f"saved epoch {epoch} of {steps['epochs']}, step {run.step} of {steps['total_steps']}"
+    text += f", loss {smoothed(run.metrics):.4f}"
+    held_out = run.metrics[-1]["validation_loss"]
+    return text if held_out == "" else f"{text}, {held_out:.4f} on held-out photos"

@@ -1,8 +1,9 @@
 """The course of a training on disk: metrics.tsv for programs, TensorBoard events beside it for people."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-COLUMNS = ("epoch", "step", "loss", "lr")
+COLUMNS = ("epoch", "step", "loss", "lr", "lr_text_encoder", "gradient_norm", "validation_loss")
 
 
 class MetricsLog:
@@ -26,11 +27,12 @@ class MetricsLog:
         self.table.close()
         self.events.close()
 
-    def write(self, rows: list[dict]) -> None:
-        """All rows so far; the ones that are new are written."""
+    def write(self, rows: Sequence[Mapping]) -> None:
+        """All rows so far; the ones that are new are written. What is empty in a row was not measured at its step."""
         for row in rows[self.written :]:
             self.table.write("\t".join(str(row[column]) for column in COLUMNS) + "\n")
-            self.events.add_scalar("loss", row["loss"], row["step"])
-            self.events.add_scalar("lr", row["lr"], row["step"])
+            for column in COLUMNS[2:]:
+                if row[column] != "":
+                    self.events.add_scalar(column, row[column], row["step"])
         self.table.flush()
         self.written = len(rows)

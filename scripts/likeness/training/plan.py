@@ -1,33 +1,32 @@
-"""How many optimisation steps a training has, and which part of its settings decides its result."""
+"""Which part of a training's settings decides its result, and the order in which pictures are shown."""
 
-import math
+from collections.abc import Mapping, Sequence
 
-from likeness.dataset import repeats, steps_per_epoch
+import torch
+
+from likeness.dataset import Size, schedule, sizes
 from likeness.provenance import canonical, digest
 
-
-def plan(train: dict, images: int) -> dict:
-    """Repeats, optimisation steps per epoch and in total, by kohya's arithmetic."""
-    n = repeats(
-        train["max_train_steps"], train["batch_size"], train["gradient_accumulation_steps"], images, train["epochs"]
-    )
-    steps = steps_per_epoch(images, n, train["batch_size"], train["gradient_accumulation_steps"])
-    return {"images": images, "repeats": n, "steps_per_epoch": steps, "total_steps": steps * train["epochs"]}
+# What changes where a training runs or which of its epochs are kept, and nothing of an epoch's weights.
+NOT_IN_KEY = ("device", "epochs", "max_train_steps", "save_every_n_epochs", "network_weights")
 
 
-def run_key(train: dict, resolution: int, dataset: dict, base: dict, code: str) -> str:
-    """The run store's name: the hash of everything that the LoRA's bytes depend on.
+def run_key(train: Mapping, dataset: Mapping, base: Mapping, weights: str, code: str) -> str:
+    """The run store's name: the hash of everything that the LoRA's bytes depend on. `weights` is the sha256 of the file
+    to go on from, "" for none.
 
     How many epochs there are in all matters only where the schedule is stretched over them: with a constant learning
     rate a longer training goes on from a shorter one.
     """
-    images = [[item["name"], item["sha256"], item["caption_sha256"]] for item in dataset["images"]]
-    steps = plan(train, len(images))
-    settings = {key: value for key, value in train.items() if key not in ("epochs", "max_train_steps")}
+    steps = schedule(train, *sizes(dataset))
+    settings = {key: value for key, value in train.items() if key not in NOT_IN_KEY}
     settings["repeats"] = steps["repeats"]
-    if train["lr_scheduler"] != "constant":
+    if train["lr_scheduler"] not in ("constant", "constant_with_warmup"):
         settings["total_steps"] = steps["total_steps"]
-    return digest(canonical(settings), str(resolution), canonical(images), base["digest"], code)[:32]
+    names = ["name", "sha256", "caption_sha256", "size"] + ["face"] * train["masked_loss"]
+    groups = (dataset["images"], dataset["regularisation"])
+    pictures = [[[item.get(name) for name in names] for item in group] for group in groups]
+    return digest(canonical(settings), canonical(pictures), base["digest"], weights, code)[:32]
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -35,6 +34,25 @@ def step_seed(seed: int, step: int) -> int:
     return int(digest(f"{seed}/{step}")[:15], 16)
 
 
-def epoch_of(step: int, steps_in_epoch: int) -> int:
-    """The epoch (from 1) that the step (from 0) belongs to."""
-    return math.floor(step / steps_in_epoch) + 1
+def batches(train: Mapping, epoch: int, repeats: int, images: Sequence[Size], regularisation: Sequence[Size]) -> list:
+    """The pictures of each optimisation step of an epoch (from 1): lists of numbers, the regularisation pictures
+    counted on after the images.
+
+    Every image comes `repeats` times, and beside each a regularisation picture, all of them in turn over the epochs.
+    Pictures of one step have one size; the last step of each size may have fewer.
+    """
+    count = len(images) * repeats
+    shown = [number % len(images) for number in range(count)]
+    if regularisation:
+        first = (epoch - 1) * count
+        shown += [len(images) + (first + number) % len(regularisation) for number in range(count)]
+    generator = torch.Generator().manual_seed(step_seed(train["seed"], -epoch))
+    by_size: dict[Size, list[int]] = {}
+    all_sizes = [*images, *regularisation]
+    for place in torch.randperm(len(shown), generator=generator).tolist():
+        by_size.setdefault(all_sizes[shown[place]], []).append(shown[place])
+    step = train["batch_size"] * train["gradient_accumulation_steps"]
+    made = [numbers[i : i + step] for numbers in by_size.values() for i in range(0, len(numbers), step)]
+    if len(by_size) == 1:
+        return made
+    return [made[place] for place in torch.randperm(len(made), generator=generator).tolist()]

@@ -2,6 +2,7 @@
 
     {key}/lock                        held by the process that trains; a second one waits
     {key}/state.pt                    the last saved state: LoRA, optimizer, scheduler, scaler, step, metrics
+    {key}/state.previous.pt           the one before: a disk may damage a file long after it was written whole
     {key}/epoch-000003.safetensors    the finished epochs, each written once
     {key}/history                     a line per finished epoch: Snakemake deletes a job's log when it starts it again
 
@@ -11,22 +12,30 @@ between the two costs nothing.
 """
 
 import fcntl
+import hashlib
 import io
 import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from likeness.errors import LikenessError
 from likeness.files import private_folder, write_atomic
 
 
 class RunStore:
-    """One training's folder, locked for this process until it ends."""
+    """One training's folder, locked for this process until it ends; with `lock` False (the further processes of one
+    training) only to be read."""
 
-    def __init__(self, folder: Path, say=print):
-        self.folder = folder
+    def __init__(self, folder: Path, say=print, lock: bool = True):
+        self.folder, self._say = folder, say
         private_folder(folder)
-        self._lock = open(folder / "lock", "a+")  # noqa: SIM115 - held for the life of the process
+        if lock:
+            self._wait_for_lock(say)
+
+    def _wait_for_lock(self, say) -> None:
+        self._lock = open(self.folder / "lock", "a+")  # noqa: SIM115 - held for the life of the process
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,9 +50,9 @@ class RunStore:
     def epoch_file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:06d}.safetensors"
 
-    def finished(self, epochs: int) -> bool:
-        """True if every epoch up to `epochs` is there: nothing is left to train."""
-        return all(self.epoch_file(n).is_file() for n in range(1, epochs + 1))
+    def finished(self, epochs: Iterable[int]) -> bool:
+        """True if all these epochs are there: nothing is left to train."""
+        return all(self.epoch_file(n).is_file() for n in epochs)
 
     def save_epoch(self, epoch: int, lora: bytes) -> None:
         write_atomic(self.epoch_file(epoch), lora)
@@ -55,14 +64,40 @@ class RunStore:
 
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.folder / "state.pt", buffer.getvalue())
+        data = buffer.getvalue()
+        new = self.folder / "state.new.pt"
+        write_atomic(new, data + hashlib.sha256(data).digest())
+        # A kill between these two leaves a new state, a previous one, and none in the middle: load_state knows.
+        if self._states[1].is_file():
+            os.replace(self._states[1], self._states[2])
+        os.replace(new, self._states[1])
 
-    def load_state(self) -> dict | None:
-        """The last saved state, or None in a new store."""
+    def load_state(self, before: float = float("inf")) -> dict | None:
+        """The newest saved state that is whole and whose step is at most `before`, or None if there is none.
+
+        Raises LikenessError if all are damaged.
+        """
         import torch
 
-        path = self.folder / "state.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        found = [path for path in self._states if path.is_file()]
+        whole = False
+        for path in found:
+            data = path.read_bytes()
+            if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+                self._say(f"{path} is damaged; using the state saved before it")
+                continue
+            whole = True
+            state = torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
+            if state["step"] <= before:
+                return state
+        if found and not whole:
+            raise LikenessError(f"every saved state in {self.folder} is damaged; delete that folder to train anew")
+        return None
+
+    @property
+    def _states(self) -> list[Path]:
+        """Newest first; the first is there only after a kill in the midst of saving."""
+        return [self.folder / f"state{kind}.pt" for kind in (".new", "", ".previous")]
 
 
 class SaveClock:

@@ -1,0 +1,155 @@
+"""The families of Stable Diffusion that can be trained: their parts, and their numbers for single files.
+
+A single .safetensors file carries weights and no configuration; which family it is of, its layers' names say.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 64,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    "layers_per_block": 2,
+}
+_VAE = {
+    "_class_name": "AutoencoderKL",
+    "sample_size": 512,
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+_CLIP = {
+    "architectures": ["CLIPTextModel"],
+    "model_type": "clip_text_model",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "vocab_size": 49408,
+    "hidden_act": "quick_gelu",
+    "projection_dim": 768,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "pad_token_id": 49407,
+}
+_OPEN_CLIP = {**_CLIP, "hidden_act": "gelu", "pad_token_id": 0}
+
+
+class Family(NamedTuple):
+    """One kind of base model.
+
+    `name` is used in files, `pipeline` is diffusers' class, `parts` are its folders, `config` the numbers of those
+    parts that need them, `keys` what the names of a single file's tensors begin with.
+    """
+
+    name: str
+    title: str
+    pipeline: str
+    parts: tuple[str, ...]
+    config: Mapping[str, Mapping]
+    keys: str
+    prediction_type: str = "epsilon"
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The parts that read captions."""
+        return tuple(part for part in self.parts if part.startswith("text_encoder"))
+
+
+_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+SD15 = Family(
+    "sd15",
+    "Stable Diffusion 1.x",
+    "StableDiffusionPipeline",
+    _PARTS,
+    {"unet": {**_UNET, "cross_attention_dim": 768, "attention_head_dim": 8}, "vae": _VAE, "text_encoder": _CLIP},
+    "cond_stage_model.transformer.",
+)
+# The last of OpenCLIP's 24 layers is not read, so it is not there.
+SD2 = Family(
+    "sd2",
+    "Stable Diffusion 2.x",
+    "StableDiffusionPipeline",
+    _PARTS,
+    {
+        "unet": {
+            **_UNET,
+            "sample_size": 96,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+        },
+        "vae": {**_VAE, "sample_size": 768},
+        "text_encoder": {
+            **_OPEN_CLIP,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 23,
+            "num_attention_heads": 16,
+            "projection_dim": 512,
+        },
+    },
+    "cond_stage_model.model.",
+    # Of the 768 px models, which nearly all finetunes come from. A diffusers folder says it itself.
+    prediction_type="v_prediction",
+)
+SDXL = Family(
+    "sdxl",
+    "Stable Diffusion XL",
+    "StableDiffusionXLPipeline",
+    (*_PARTS, "text_encoder_2", "tokenizer_2"),
+    {
+        "unet": {
+            **_UNET,
+            "sample_size": 128,
+            "block_out_channels": [320, 640, 1280],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "transformer_layers_per_block": [1, 2, 10],
+            "cross_attention_dim": 2048,
+            "attention_head_dim": [5, 10, 20],
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2816,
+        },
+        "vae": {**_VAE, "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True},
+        "text_encoder": _CLIP,
+        "text_encoder_2": {
+            **_OPEN_CLIP,
+            "architectures": ["CLIPTextModelWithProjection"],
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 20,
+            "projection_dim": 1280,
+        },
+    },
+    "conditioner.embedders.",
+)
+FAMILIES = {family.name: family for family in (SD15, SD2, SDXL)}
+
+
+def family_of_folder(unet: Mapping, text_encoder: Mapping) -> Family | None:
+    """The family of a diffusers folder by its parts' configurations; None for an inpainting model, a refiner, or
+    something else that cannot be trained on photos of a person."""
+    if unet.get("in_channels", 4) != 4:
+        return None
+    if unet.get("addition_embed_type") == "text_time":
+        # The refiner reads the second text encoder alone.
+        return SDXL if text_encoder else None
+    if unet.get("addition_embed_type") or not text_encoder:
+        return None
+    return SD2 if text_encoder.get("hidden_act") == "gelu" else SD15
+
+
+def family_of_file(keys: Collection[str]) -> Family | None:
+    """The family of a single file by the names of its tensors."""
+    return next((family for family in FAMILIES.values() if any(key.startswith(family.keys) for key in keys)), None)

@@ -1,0 +1,100 @@
+"""The drawings of a training's course: the loss, its validation, and the learning rates over the steps."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from likeness.files import read_table
+from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
+
+CURVE_POINTS = 200  # more cannot be told apart at the width of the page
+# A step's loss is mostly that of its random timesteps; the mean over a tenth of the run shows where it goes.
+SMOOTHED_OVER = 0.1
+# Room for labels like 0.125, and for half of a last step's number with five digits, in letters large enough on a phone.
+LOSS_PLOT = PLOT | {"left": 72, "right": 28}
+RATES_PLOT = LOSS_PLOT | {"height": 180}  # a learning rate has a simple shape
+RATES = {"lr": "U-Net", "lr_text_encoder": "text encoder"}
+
+
+def course(metrics: Path, chosen_epoch: int) -> dict:
+    """What metrics.tsv says of the training, in the units of LOSS_PLOT and RATES_PLOT.
+
+    {loss: {plot, raw, smoothed, steps, validation: [{x, y, title}], x_ticks, y_ticks},
+    rates: {plot, lines: [{name, column, points}], unit, x_ticks, y_ticks},
+    chosen: x where the chosen epoch ends, or None}. `raw`, `smoothed` and `points` are polylines of at most
+    CURVE_POINTS points, empty without metrics; a point of `raw` is the mean of `steps`.
+
+    Raises LikenessError if a column is missing.
+    """
+    columns = ["epoch", "step", "loss", "validation_loss", *RATES]
+    table = read_table(metrics, **dict.fromkeys(columns, str))[columns].replace("", np.nan).astype(float)
+    x_axis = axis([0.0, table["step"].max() if len(table) else 1.0])
+    ends = table.groupby("epoch")["step"].max()
+    return {
+        "loss": _loss(table, x_axis),
+        "rates": _rates(table, x_axis),
+        "chosen": x_at(ends[chosen_epoch], x_axis, LOSS_PLOT) if chosen_epoch in ends else None,
+    }
+
+
+def _loss(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
+    window = max(1, round(SMOOTHED_OVER * len(table)))
+    smoothed = table["loss"].rolling(window, min_periods=1, center=True).mean()
+    lines = _thinned(table.assign(smoothed=smoothed)[["step", "loss", "smoothed"]])
+    validation = _thinned(table.loc[table["validation_loss"].notna(), ["step", "epoch", "validation_loss"]])
+    shown = [*lines["loss"], *validation["validation_loss"]]
+    y_axis = axis(shown or [0.0, 1.0])
+    return {
+        "plot": LOSS_PLOT,
+        "steps": math.ceil(len(table) / CURVE_POINTS),
+        "raw": _polyline(lines["step"], lines["loss"], x_axis, y_axis, LOSS_PLOT),
+        "smoothed": _polyline(lines["step"], lines["smoothed"], x_axis, y_axis, LOSS_PLOT),
+        "validation": [
+            {
+                "x": x_at(step, x_axis, LOSS_PLOT),
+                "y": y_at(loss, y_axis, LOSS_PLOT),
+                "title": f"epoch {epoch:g}: validation loss {loss:.4f}",
+            }
+            for step, epoch, loss in validation.itertuples(index=False)
+        ],
+        **_ticks(x_axis, y_axis, LOSS_PLOT),
+    }
+
+
+def _rates(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
+    trained = [column for column in RATES if table[column].notna().any()]
+    lines = _thinned(table[["step", *trained]])
+    largest = max((table[column].max() for column in trained), default=0.0)
+    # 0.00002 is hard to read beside an axis: 0.2 in units of 1e-4 is not. Adaptive optimizers' 1 stays 1.
+    unit = 10.0 ** np.floor(np.log10(largest)) if 0 < largest < 0.1 else 1.0
+    y_axis = axis([0.0, largest / unit])
+    return {
+        "plot": RATES_PLOT,
+        "unit": f"{unit:.0e}".replace("e-0", "e-") if unit < 1 else "",
+        "lines": [
+            {
+                "name": RATES[column],
+                "column": column,
+                "points": _polyline(lines["step"], lines[column] / unit, x_axis, y_axis, RATES_PLOT),
+            }
+            for column in trained
+        ],
+        **_ticks(x_axis, y_axis, RATES_PLOT),
+    }
+
+
+def _ticks(x_axis: tuple[float, float, float], y_axis: tuple[float, float, float], plot: dict) -> dict:
+    return {"x_ticks": ticks(x_axis, partial(x_at, plot=plot)), "y_ticks": ticks(y_axis, partial(y_at, plot=plot))}
+
+
+def _thinned(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows, or CURVE_POINTS means of neighbours."""
+    bins = np.arange(len(table)) * min(CURVE_POINTS, len(table)) // max(1, len(table))
+    return table.groupby(bins).mean()
+
+
+def _polyline(x: pd.Series, y: pd.Series, x_axis, y_axis, plot: dict) -> str:
+    return " ".join(f"{x_at(a, x_axis, plot)},{y_at(b, y_axis, plot)}" for a, b in zip(x, y, strict=True))

@@ -1,0 +1,58 @@
+"""The course of a training for whoever watches: a progress bar where somebody looks, lines in the log elsewhere."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from likeness import cli
+
+SMOOTHED_OVER = 50  # steps; single losses differ tenfold by their timestep alone
+LINE_SECONDS = 60  # between lines in the log: an hour's training is a page of them
+SPEED_OVER = 30  # seconds of steps that the speed is taken from
+
+
+class Course:
+    """The bar and the log lines of a training from `step` to `total`; silent where `visible` is False."""
+
+    def __init__(self, step: int, total: int, visible: bool = True):
+        self.total, self._visible = total, visible
+        self._bar = cli.progress(None, initial=step, total=total, desc="train_lora", unit="step") if visible else None
+        self._times = [(time.monotonic(), step)]
+        self._said = time.monotonic()
+
+    def step(self, step: int) -> None:
+        """One step is done."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def show(self, metrics: Sequence[Mapping], memory: int) -> None:
+        """What is known after the last row of `metrics`; `memory` is the peak in bytes."""
+        now, last = time.monotonic(), metrics[-1]
+        self._times = [entry for entry in self._times if now - entry[0] <= SPEED_OVER] or self._times[-1:]
+        began, step = self._times[0]
+        self._times.append((now, last["step"]))
+        speed = (last["step"] - step) / max(now - began, 1e-9)
+        numbers = {"epoch": last["epoch"], "loss": f"{smoothed(metrics):.4f}", "lr": f"{last['lr']:.2e}"}
+        if last["lr_text_encoder"] != "":
+            numbers["lr_text_encoder"] = f"{last['lr_text_encoder']:.2e}"
+        numbers["memory"] = f"{memory / 2**30:.1f} GiB"
+        if self._bar is not None:
+            self._bar.set_postfix(numbers, refresh=False)
+        if now - self._said >= LINE_SECONDS and speed > 0:
+            self._said = now
+            left = time.strftime("%H:%M:%S", time.gmtime((self.total - last["step"]) / speed))
+            about = ", ".join(f"{name} {value}" for name, value in numbers.items())
+            self.say(f"step {last['step']} of {self.total}, {about}, {speed:.2f} steps/s, {left} left")
+
+    def say(self, text: str) -> None:
+        if self._visible:
+            cli.say(text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def smoothed(metrics: Sequence[Mapping]) -> float:
+    """The mean loss of the last steps."""
+    last = metrics[-SMOOTHED_OVER:]
+    return sum(row["loss"] for row in last) / max(len(last), 1)

@@ -1,0 +1,50 @@
+"""Everything random of one optimisation step, drawn on the CPU from the step's own seed, for every device alike."""
+
+import random
+from collections.abc import Mapping
+
+import torch
+
+from likeness.training.plan import step_seed
+
+
+def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> dict[str, torch.Tensor]:
+    """For `shape` (n, c, h, w) latents: `posterior` and `noise` of that shape, `timesteps` (n,), and as bool (n,) the
+    pictures whose caption is `dropped` and that are `flipped`."""
+    generator = torch.Generator().manual_seed(step_seed(train["seed"], step))
+    posterior = torch.randn(shape, generator=generator)
+    noise = torch.randn(shape, generator=generator)
+    if train["noise_offset"]:
+        # Whole channels are moved, so that very dark and very bright pictures can be learned.
+        # Source: Guttenberg 2023, "Diffusion with Offset Noise".
+        noise += train["noise_offset"] * torch.randn(*shape[:2], 1, 1, generator=generator)
+    if train["multires_noise_iterations"]:
+        noise = _multires(noise, train["multires_noise_iterations"], train["multires_noise_discount"], generator)
+    times = torch.randint(0, timesteps, shape[:1], generator=generator)
+    dropped = torch.rand(shape[0], generator=generator) < train["caption_dropout_rate"]
+    flipped = torch.rand(shape[0], generator=generator) < 0.5 * train["flip_aug"]
+    return {"posterior": posterior, "noise": noise, "timesteps": times, "dropped": dropped, "flipped": flipped}
+
+
+def shuffled(caption: str, keep: int, chance: random.Random) -> str:
+    """A caption with the parts between its commas in another order, but for the first `keep`."""
+    parts = [part.strip() for part in caption.split(",")]
+    rest = parts[keep:]
+    chance.shuffle(rest)
+    return ", ".join([*parts[:keep], *rest])
+
+
+def _multires(noise: torch.Tensor, iterations: int, discount: float, generator: torch.Generator) -> torch.Tensor:
+    """Noise with coarser and coarser noise added, at a spread of 1 again.
+
+    Source: Whitaker 2023, "Multi-Resolution Noise for Diffusion Model Training"; each level is 2 to 4 times coarser.
+    """
+    n, c, height, width = noise.shape
+    for level in range(iterations):
+        coarser = float(torch.rand((), generator=generator)) * 2 + 2
+        h, w = (max(1, int(side / coarser**level)) for side in (height, width))
+        level_noise = torch.randn(n, c, h, w, generator=generator)
+        noise = noise + discount**level * torch.nn.functional.interpolate(level_noise, (height, width), mode="bilinear")
+        if min(h, w) == 1:
+            break
+    return noise / noise.std()

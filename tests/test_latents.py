@@ -1,0 +1,166 @@
+"""What training reads instead of pictures and words: in the dataset's order, whole, and of this dataset."""
+
+import copy
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from likeness.base_model import load_part, manifest
+from likeness.conditioning import conditioning, load_text_encoders, load_tokenizers, token_ids
+from likeness.errors import LikenessError
+from likeness.latents import load_latents
+from likeness.tensors import read_metadata, safetensors_bytes
+
+GROUPS = {"images": ["b", "a"], "heldout": ["h"], "regularisation": ["a", "r"]}
+
+
+@pytest.fixture(scope="module")
+def made(root, small_base, tmp_path_factory) -> Path:
+    """A folder with dataset.json of five pictures, one of them wide, base.json, and latents with and without flips."""
+    folder = tmp_path_factory.mktemp("latents")
+    dataset, noise = {"resolution": 64}, np.random.default_rng(0)
+    for group, names in GROUPS.items():
+        dataset[group] = []
+        for name in names:
+            size = (96, 64) if name == "b" else (64, 64)
+            picture = folder / group / f"{name}.png"
+            picture.parent.mkdir(exist_ok=True)
+            Image.fromarray(noise.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(picture)
+            caption = "woman" if group == "regularisation" else f"ohwx woman, {name}"
+            dataset[group].append(
+                {
+                    **{"name": name, "image": f"{group}/{name}.png", "size": list(size), "caption": caption},
+                    "sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
+                    "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
+                }
+            )
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    (folder / "base.json").write_text(json.dumps(manifest("small", small_base, folder)))
+    outcomes = [encode(root, folder, flips) for flips in (False, True, False)]
+    # Five pictures and five captions with the empty one, then four mirrored pictures.
+    assert outcomes == ["items: 10 computed, 1 reused", "items: 4 computed, 11 reused", "items: 0 computed, 11 reused"]
+    return folder
+
+
+def encode(root: Path, folder: Path, flips: bool) -> str:
+    """Run the script as its rule does; the log's last line."""
+    config = json.dumps({"clip_skip": 1, "flips": flips})
+    files = {"dataset": "dataset.json", "base": "base.json", "cache": "cache", "latents": latents_name(flips)}
+    options = [word for name, file in files.items() for word in (f"--{name}", folder / file)]
+    command = [sys.executable, root / "scripts/cache_latents.py", "--config", config, *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def latents_name(flips: bool) -> str:
+    return "flipped.safetensors" if flips else "latents.safetensors"
+
+
+@pytest.fixture
+def dataset(made) -> dict:
+    return json.loads((made / "dataset.json").read_text())
+
+
+def test_latents_are_those_of_the_pictures_in_the_order_of_the_dataset(made, dataset, base_manifest):
+    vae = load_part(base_manifest, "vae")
+    latents = load_latents(made / "latents.safetensors", dataset)
+    assert set(latents) == {*GROUPS, "empty"}
+    for group in GROUPS:
+        assert set(latents[group]) == {"mean", "std", "tokens", "hidden"}
+        for item, mean, std in zip(dataset[group], latents[group]["mean"], latents[group]["std"], strict=True):
+            expected = posterior(vae, np.asarray(Image.open(made / item["image"])))
+            assert mean.shape == (4, item["size"][1] // 8, item["size"][0] // 8)
+            torch.testing.assert_close(mean, expected.mean[0] * vae.config.scaling_factor)
+            torch.testing.assert_close(std, expected.std[0] * vae.config.scaling_factor)
+
+
+def test_words_are_those_of_the_captions_and_of_the_empty_one(made, dataset, base_manifest):
+    tokenizers, encoders = load_tokenizers(base_manifest), load_text_encoders(base_manifest)
+    latents = load_latents(made / "latents.safetensors", dataset)
+    captions = [(group, i, item["caption"]) for group in GROUPS for i, item in enumerate(dataset[group])]
+    for group, i, caption in [*captions, ("empty", 0, "")]:
+        tokens = token_ids(tokenizers, caption)
+        assert latents[group]["tokens"][i].equal(tokens) and tokens.shape == (1, 77)
+        with torch.no_grad():
+            hidden = conditioning(encoders, tokens[None], 1).hidden[0]
+        torch.testing.assert_close(latents[group]["hidden"][i], hidden)
+    assert len(latents["empty"]["hidden"]) == 1
+
+
+def test_a_flipped_latent_is_that_of_the_mirrored_picture(made, dataset, base_manifest):
+    vae = load_part(base_manifest, "vae")
+    latents = load_latents(made / "flipped.safetensors", dataset)
+    assert "flipped_mean" not in latents["heldout"]
+    for group in ("images", "regularisation"):
+        for item, mean, flipped in zip(
+            dataset[group], latents[group]["mean"], latents[group]["flipped_mean"], strict=True
+        ):
+            mirrored = np.asarray(Image.open(made / item["image"]))[:, ::-1]
+            torch.testing.assert_close(flipped, posterior(vae, mirrored).mean[0] * vae.config.scaling_factor)
+            assert not torch.allclose(flipped, mean.flip(-1), atol=1e-3)
+
+
+def posterior(vae, pixels: np.ndarray):
+    with torch.no_grad():
+        return vae.encode(torch.tensor(pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1).latent_dist
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("key", ["sha256", "caption_sha256"])
+def test_latents_of_other_pictures_or_captions_are_refused(made, dataset, group, key):
+    other = copy.deepcopy(dataset)
+    other[group][0][key] = "0" * 64
+    with pytest.raises(LikenessError, match="not made from this dataset; run: snakemake --forcerun cache_latents"):
+        load_latents(made / "latents.safetensors", other)
+    del other[group][0]
+    with pytest.raises(LikenessError, match="not made from this dataset; run: snakemake --forcerun cache_latents"):
+        load_latents(made / "latents.safetensors", other)
+
+
+def test_a_latent_of_another_size_than_its_picture_names_the_photo(made, dataset):
+    dataset["images"][0]["size"] = [64, 96]
+    with pytest.raises(LikenessError, match=r"the mean of b is \(4, 8, 12\), not .* 64x96; .*--forcerun cache_latents"):
+        load_latents(made / "latents.safetensors", dataset)
+
+
+@pytest.mark.parametrize(
+    ("missing", "whose"),
+    [("heldout.h.std", "no std of h;"), ("images.b.flipped_mean", "no flipped_mean of b;"),
+     ("empty.hidden", "no hidden of the empty caption;"), (hashlib.sha256(b"woman").hexdigest(), "no tokens of a;")],
+)  # fmt: skip
+def test_a_missing_tensor_names_the_photo(made, dataset, tmp_path, missing, whose):
+    data = (made / "flipped.safetensors").read_bytes()
+    tensors = {k: v for k, v in safetensors.torch.load(data).items() if not k.startswith(missing)}
+    (tmp_path / "latents.safetensors").write_bytes(safetensors_bytes(tensors, read_metadata(data)))
+    with pytest.raises(LikenessError, match=f"{whose} run: snakemake --forcerun cache_latents"):
+        load_latents(tmp_path / "latents.safetensors", dataset)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: data[:5], lambda _: b"x" * 999])
+def test_a_damaged_file_is_named(made, dataset, tmp_path, damage):
+    damaged = tmp_path / "latents.safetensors"
+    damaged.write_bytes(damage((made / "latents.safetensors").read_bytes()))
+    with pytest.raises(LikenessError, match=r"latents.safetensors is damaged .*snakemake --forcerun cache_latents"):
+        load_latents(damaged, dataset)
+
+
+def test_a_picture_of_another_size_than_the_dataset_says_is_named(root, made, dataset, tmp_path):
+    for group in GROUPS:
+        for item in dataset[group]:
+            item["image"] = str(made / item["image"])
+    dataset["heldout"][0]["size"] = [64, 128]
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    base = json.loads((made / "base.json").read_text())
+    base["path"] = str((made / base["path"]).resolve())
+    (tmp_path / "base.json").write_text(json.dumps(base))
+    with pytest.raises(AssertionError, match="h.png is 64x64; expected 64x128"):
+        encode(root, tmp_path, False)

@@ -1,0 +1,100 @@
+"""What a training has earned survives kills, damaged files and full disks."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from likeness.errors import LikenessError
+from likeness.files import write_atomic
+from likeness.training.store import RunStore
+
+
+@pytest.fixture
+def store(tmp_path) -> RunStore:
+    return RunStore(tmp_path / "store")
+
+
+def damage(path: Path) -> None:
+    """One bit, in the middle: the file looks as whole as before."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_newest_state_comes_back(store):
+    assert store.load_state() is None
+    for step in (1, 2, 3):
+        store.save_state({"step": step, "weights": torch.full((3,), float(step))})
+    state = store.load_state()
+    assert state["step"] == 3 and torch.equal(state["weights"], torch.full((3,), 3.0))
+
+
+def test_a_damaged_state_is_noticed_and_the_one_before_is_used(store, tmp_path, capsys):
+    for step in (1, 2):
+        store.save_state({"step": step, "weights": torch.ones(1000)})
+    damage(tmp_path / "store/state.pt")
+    assert store.load_state()["step"] == 1
+    assert "state.pt is damaged" in capsys.readouterr().out
+    damage(tmp_path / "store/state.previous.pt")
+    with pytest.raises(LikenessError, match="every saved state .* is damaged; delete that folder"):
+        store.load_state()
+
+
+def test_a_cut_state_is_noticed(store, tmp_path):
+    for step in (1, 2):
+        store.save_state({"step": step})
+    path = tmp_path / "store/state.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    assert store.load_state()["step"] == 1
+
+
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_state(tmp_path):
+    """A process that does nothing but save is killed again and again; no step is lost that was said to be saved."""
+    program = (
+        "import sys, torch; from pathlib import Path; from likeness.training.store import RunStore\n"
+        "store = RunStore(Path(sys.argv[1]), lambda text: None)\n"
+        "step = (store.load_state() or {'step': 0})['step']\n"
+        "while True:\n"
+        "    step += 1; store.save_state({'step': step, 'weights': torch.ones(200_000)}); print(step, flush=True)\n"
+    )
+    scripts = str(Path(__file__).parent.parent / "scripts")
+    saved = 0
+    for kill in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path / "store"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": scripts},
+        )
+        for _ in range(5 + 3 * kill):
+            saved = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        store = RunStore(tmp_path / "store")
+        assert store.load_state()["step"] >= saved
+        store._lock.close()
+        saved = store.load_state()["step"]
+
+
+def test_a_full_disk_is_a_sentence_and_keeps_what_was_saved(store, tmp_path):
+    """The limit on a file's size is met the way a full disk is: the write fails half-way."""
+    store.save_state({"step": 1})
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(LikenessError, match="too large .* free some space .* what was saved before is safe"):
+            store.save_state({"step": 2, "weights": torch.ones(1_000_000)})
+        with pytest.raises(LikenessError, match="2 MB to write"):
+            write_atomic(tmp_path / "table.tsv", b"x" * 2_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert store.load_state()["step"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["lock", "state.pt"]
