@@ -33,12 +33,16 @@ FACE, SMALL_FACE = 900, 150  # px; with a crop of 512 px, the second is upscaled
 SMALL_EVERY = 20
 CONFIG = {
     "resolution": 512,
+    "buckets": False,
     "curate": Curate().model_dump(),
     "crop": Crop().model_dump(),
     "upscale": Upscale().model_dump(),
     "caption": Caption().model_dump(),
     "subject": {"trigger": "ohwx", "class_noun": "woman", "reference": []},
-    "train": {"max_train_steps": 2000, "epochs": 10, "batch_size": 2, "gradient_accumulation_steps": 1},
+    "train": {
+        **{"max_train_steps": 2000, "epochs": 10, "repeats": None},
+        **{"batch_size": 2, "gradient_accumulation_steps": 1},
+    },
 }
 
 
@@ -119,8 +123,8 @@ def call(folder: Path, stage: str, photos: list[Path], threads: int, cache: str 
             *(*caches, *both(results, "captions")),
         ],
         "build_dataset": [
-            *("--captions", f"{results}/captions.tsv", "--dataset", f"{results}/dataset.json"),
-            *("--folder", f"{results}/image"),
+            *("--photos", f"{results}/photos.tsv", "--captions", f"{results}/captions.tsv", *caches),
+            *("--dataset", f"{results}/dataset.json", "--folder", f"{results}/image", "--reg-folder", f"{results}/reg"),
         ],
     }[stage]
     return run(folder, stage, "--config", json.dumps(CONFIG), "--threads", threads, *arguments)
