@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from likeness.config import Caption, Crop, Curate, Upscale  # noqa: E402
+from likeness.devices import peak_resident  # noqa: E402
 
 STAGES = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 FACE, SMALL_FACE = 900, 150  # px; with a crop of 512 px, the second is upscaled
@@ -143,7 +144,7 @@ def run(folder: Path, script: str, *arguments: object) -> Call:
     with open(folder / f"{script}.log", "w+") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         while process.poll() is None:
-            memory = max(memory, peak_memory(process.pid))
+            memory = max(memory, peak_resident(process.pid))
             time.sleep(0.02)
         log.seek(0)
         text = log.read()
@@ -151,16 +152,6 @@ def run(folder: Path, script: str, *arguments: object) -> Call:
         sys.exit(f"{script} failed:\n{text}")
     counts = re.findall(r"items: (\d+) computed", text)
     return Call(time.monotonic() - started, memory, int(counts[-1]) if counts else None)
-
-
-def peak_memory(pid: int) -> int:
-    """The most memory that a living process held so far, in bytes."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it has just ended
-        return 0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
 
 
 if __name__ == "__main__":

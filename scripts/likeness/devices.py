@@ -189,8 +189,19 @@ def peak_memory(device) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kB
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_resident()
+
+
+def peak_resident(process: int | str = "self") -> int:
+    """Bytes that a process on Linux had in memory at most. Raises OSError if it has ended.
+
+    Not ru_maxrss: that of a new program begins at the size of the process that started it.
+    """
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0  # none is left of a process that is just ending
 
 
 def out_of_memory(error: RuntimeError, settings: Mapping) -> LikenessError | None:
