@@ -1,6 +1,6 @@
-"""Make resources/people/ava: photos of a person who does not exist, and the traps that real photo folders hold.
+"""Make resources/people: photos of two people who do not exist; ava's with the traps that real photo folders hold.
 
-    python tools/make_demo_people.py PHOTOS_OF_AVA PHOTOS_OF_OTTO resources/people/ava
+    python tools/make_demo_people.py PHOTOS_OF_AVA PHOTOS_OF_OTTO resources/people
 
 The photos were drawn once by the face generator of the package random-face (see resources/people/README.md).
 The same input gives the same files.
@@ -28,26 +28,31 @@ def main() -> None:
     args = parser.parse_args()
     subject = [photo(path) for path in sorted(args.subject.glob("*.jpg"))]
     stranger = [photo(path) for path in sorted(args.stranger.glob("*.jpg"))]
-    args.output.mkdir(parents=True, exist_ok=True)
-    for i, image in enumerate(subject[:CLEAN]):
-        save(image, args.output / f"{i:02d}.jpg")
+    for name, photos in (("ava", subject), ("otto", stranger)):
+        (args.output / name).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(photos[:CLEAN]):
+            save(image, args.output / name / f"{i:02d}.jpg")
+    add_traps(subject, stranger, args.output / "ava")
+
+
+def add_traps(subject: list[Image.Image], stranger: list[Image.Image], output: Path) -> None:
     # Photos of the subject that were not used above, so that each trap is one thing only.
     rest = iter(subject[CLEAN:])
-    sideways(next(rest), args.output / "sideways_exif.jpg")
-    save(next(rest).resize((SMALL, SMALL), Image.Resampling.LANCZOS), args.output / "needs_upscaling.jpg")
-    transparent(next(rest), args.output / "transparent_corners.png")
-    cut_short(next(rest), args.output / "cut_short.jpg")
-    save(ImageEnhance.Brightness(subject[7]).enhance(1.05), args.output / "07_brighter_copy.jpg", quality=80)
-    save(stranger[1], args.output / "somebody_else.jpg")
-    save(side_by_side(subject[11], stranger[7]), args.output / "two_people.jpg")
+    sideways(next(rest), output / "sideways_exif.jpg")
+    save(next(rest).resize((SMALL, SMALL), Image.Resampling.LANCZOS), output / "needs_upscaling.jpg")
+    transparent(next(rest), output / "transparent_corners.png")
+    cut_short(next(rest), output / "cut_short.jpg")
+    save(ImageEnhance.Brightness(subject[7]).enhance(1.05), output / "07_brighter_copy.jpg", quality=80)
+    save(stranger[1], output / "somebody_else.jpg")
+    save(side_by_side(subject[11], stranger[7]), output / "two_people.jpg")
     last = next(rest)
-    save(side_by_side(last, ImageOps.mirror(last)), args.output / "mirror.jpg")
-    save(next(rest).filter(ImageFilter.GaussianBlur(BLUR)), args.output / "blurred.jpg")
-    save(ImageEnhance.Brightness(subject[3]).enhance(DARK), args.output / "too_dark.jpg")
-    save(subject[9].crop((SIDE * 7 // 20, 0, SIDE, SIDE)), args.output / "half_a_face.jpg")
-    save(far_away(subject[5]), args.output / "far_away.jpg")
-    save(landscape(), args.output / "no_face.jpg")
-    (args.output / "not_a_picture.jpg").write_text("This is a text whose name says that it is a photo.\n")
+    save(side_by_side(last, ImageOps.mirror(last)), output / "mirror.jpg")
+    save(next(rest).filter(ImageFilter.GaussianBlur(BLUR)), output / "blurred.jpg")
+    save(ImageEnhance.Brightness(subject[3]).enhance(DARK), output / "too_dark.jpg")
+    save(subject[9].crop((SIDE * 7 // 20, 0, SIDE, SIDE)), output / "half_a_face.jpg")
+    save(far_away(subject[5]), output / "far_away.jpg")
+    save(landscape(), output / "no_face.jpg")
+    (output / "not_a_picture.jpg").write_text("This is a text whose name says that it is a photo.\n")
 
 
 def photo(path: Path) -> Image.Image:

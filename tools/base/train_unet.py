@@ -1,0 +1,195 @@
+"""Train the base model's U-Net and text encoder on the described faces, and write the whole model as diffusers does.
+
+    python tools/base/train_unet.py FACES VAE MODELS OUTPUT --steps 20000 [--first MODEL]
+
+FACES is what describe_faces.py wrote, VAE what train_vae.py wrote. The state beside OUTPUT lets a stopped run go on;
+--first begins with a model's weights, as where the state is lost.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from course import trained
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tqdm import tqdm
+from train_vae import SIDE
+from transformers import CLIPTextConfig, CLIPTextModel
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from likeness import files  # noqa: E402
+from likeness.captions import template_caption  # noqa: E402
+from likeness.demo_base import SCHEDULER  # noqa: E402
+from likeness.tokenizer import clip_tokenizer  # noqa: E402
+
+TEXT_WIDTH = 96
+BATCH = 64
+LEARNING_RATE = 4e-4
+EMA_DECAY = 0.998
+MIN_SNR = 5.0  # Hang et al. 2023: fewer steps to the same quality
+NO_CAPTION = 0.1  # of the pictures, for classifier-free guidance (Ho and Salimans 2021)
+NO_WORD = 0.15  # of a caption's parts: short prompts must work too
+PREFIXES = ["", "photo of ", "photo of a ", "a photo of a "]
+VIEWS = 4  # of each face: two framings, each as it is and mirrored
+ZOOM = 0.8  # of the picture's side, at least
+ENCODED_AT_ONCE = 32
+
+
+class View(NamedTuple):
+    """One picture of the training set: its face's row, the part of the picture, whether it is mirrored."""
+
+    row: dict
+    top: float
+    left: float
+    side: float
+    mirrored: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("faces", "vae", "models", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--first", type=Path)
+    args = parser.parse_args()
+    vae = AutoencoderKL.from_pretrained(args.vae)
+    views = views_of(files.read_table(args.faces / "faces.tsv").to_dict("records"))
+    latents = cached_latents(vae, args.faces, views, args.output.with_suffix(".latents.pt"))
+    parts = [caption_parts(view) for view in views]
+    tokenizer = clip_tokenizer(args.models / "bpe_simple_vocab_16e6.txt.gz")
+    torch.manual_seed(0)
+    if args.first:
+        text_encoder = CLIPTextModel.from_pretrained(args.first / "text_encoder", dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(args.first / "unet", torch_dtype=torch.float32)
+    else:
+        text_encoder, unet = small_text_encoder(tokenizer), small_unet()
+    model = torch.nn.ModuleDict({"text_encoder": text_encoder.train(), "unet": unet.train()})
+    scheduler = DDIMScheduler(**SCHEDULER)
+    kept = scheduler.alphas_cumprod
+    weight = torch.clamp(MIN_SNR * (1 - kept) / kept, max=1)
+
+    def loss_of(step: int) -> torch.Tensor:
+        random = np.random.default_rng([1, step])
+        generator = torch.Generator().manual_seed(step)
+        chosen = random.integers(len(views), size=BATCH)
+        tokens = tokenizer(
+            [caption(parts[i], random) for i in chosen], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        noise = torch.randn(BATCH, *latents.shape[1:], generator=generator)
+        timesteps = torch.randint(len(kept), (BATCH,), generator=generator)
+        noisy = scheduler.add_noise(latents[chosen].float(), noise, timesteps)
+        states = model["text_encoder"](tokens).last_hidden_state
+        predicted = model["unet"](noisy, timesteps, states).sample.float()
+        return ((predicted - noise).square().mean(dim=(1, 2, 3)) * weight[timesteps]).mean()
+
+    state = args.output.with_suffix(".pt")
+    model = trained(model, model.parameters(), loss_of, args.steps, LEARNING_RATE, EMA_DECAY, state)
+    StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=model["text_encoder"].eval().half(),
+        tokenizer=tokenizer,
+        unet=model["unet"].eval().half(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(args.output)
+
+
+def small_text_encoder(tokenizer) -> CLIPTextModel:
+    """CLIP's text encoder, two layers of TEXT_WIDTH instead of SD 1.5's twelve of 768."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def small_unet() -> UNet2DConditionModel:
+    """SD 1.5's U-Net, with three levels instead of four, one block in each, and a fifth of its channels."""
+    return UNet2DConditionModel(
+        sample_size=SIDE // 8,
+        block_out_channels=(64, 128, 224),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,  # diffusers' name for the number of heads (its issue 2011)
+        cross_attention_dim=TEXT_WIDTH,
+    )
+
+
+def views_of(rows: list[dict]) -> list[View]:
+    """VIEWS of every face, always the same."""
+    views = []
+    for row in rows:
+        random = np.random.default_rng([2, int(row["face"])])
+        side = random.uniform(ZOOM, 1)
+        top, left = random.uniform(0, 1 - side, size=2)
+        for frame in ((0.0, 0.0, 1.0), (top, left, side)):
+            views += [View(row, *frame, mirrored) for mirrored in (False, True)]
+    return views
+
+
+@torch.no_grad()
+def cached_latents(vae: AutoencoderKL, faces: Path, views: list[View], cache: Path) -> torch.Tensor:
+    """float16 (views, 4, SIDE / 8, SIDE / 8), scaled: the means, as the small spread adds nothing to noise."""
+    if cache.exists():
+        return torch.load(cache, weights_only=True)
+    found = []
+    for start in tqdm(range(0, len(views), ENCODED_AT_ONCE), unit="batch", desc="latents"):
+        pictures = torch.stack([picture(faces, view) for view in views[start : start + ENCODED_AT_ONCE]])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mean = vae.encode(pictures).latent_dist.mean
+        found.append((mean.float() * vae.config.scaling_factor).half())
+    latents = torch.cat(found)
+    torch.save(latents, cache)
+    return latents
+
+
+def picture(faces: Path, view: View) -> torch.Tensor:
+    """float32 (3, SIDE, SIDE), -1 to 1."""
+    image = cv2.imread(str(faces / f"{view.row['face']}.jpg"))[:, :, ::-1]
+    top, left, side = (round(value * len(image)) for value in (view.top, view.left, view.side))
+    part = image[top : top + side, left : left + side]
+    part = np.ascontiguousarray(part[:, ::-1] if view.mirrored else part)
+    small = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(small).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def caption_parts(view: View) -> list[str]:
+    """What the workflow's own template says of a view, the noun first."""
+    row, turn = view.row, -1 if view.mirrored else 1
+    attributes = json.loads(row["attributes"])
+    attributes |= {name: turn * attributes[name] for name in ("gaze_x", "light_side") if attributes[name] is not None}
+    fraction = float(row["face_height"]) / (256 * view.side)
+    noun = f"{row['age']} {row['noun']}".strip()
+    text = template_caption("", noun, attributes, turn * float(row["yaw"]), float(row["pitch"]), fraction)
+    return text.strip().split(", ")
+
+
+def caption(parts: list[str], random: np.random.Generator) -> str:
+    """A caption that says all of a view or only some, or nothing."""
+    if random.random() < NO_CAPTION:
+        return ""
+    said = [part for part, left_out in zip(parts[1:], random.random(len(parts) - 1), strict=True) if left_out > NO_WORD]
+    return PREFIXES[random.integers(len(PREFIXES))] + ", ".join([parts[0], *said])
+
+
+if __name__ == "__main__":
+    main()
