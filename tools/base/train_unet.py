@@ -12,13 +12,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
-from course import trained
+from course import DEVICE, SIDE, ZOOM, picture, trained
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tqdm import tqdm
-from train_vae import SIDE
 from transformers import CLIPTextConfig, CLIPTextModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +36,12 @@ NO_CAPTION = 0.1  # of the pictures, for classifier-free guidance (Ho and Salima
 NO_WORD = 0.15  # of a caption's parts: short prompts must work too
 PREFIXES = ["", "photo of ", "photo of a ", "a photo of a "]
 VIEWS = 4  # of each face: two framings, each as it is and mirrored
-ZOOM = 0.8  # of the picture's side, at least
 ENCODED_AT_ONCE = 32
+DRAWN_SIDE = 256  # px, of the pictures that were measured
 
 
 class View(NamedTuple):
-    """One picture of the training set: its face's row, the part of the picture, whether it is mirrored."""
+    """One picture of the training set: a row of faces.tsv, and which part of its picture, in shares of the side."""
 
     row: dict
     top: float
@@ -59,7 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--first", type=Path)
     args = parser.parse_args()
-    vae = AutoencoderKL.from_pretrained(args.vae)
+    vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32).to(DEVICE)
     views = views_of(files.read_table(args.faces / "faces.tsv").to_dict("records"))
     latents = cached_latents(vae, args.faces, views, args.output.with_suffix(".latents.pt"))
     parts = [caption_parts(view) for view in views]
@@ -70,20 +68,20 @@ def main() -> None:
         unet = UNet2DConditionModel.from_pretrained(args.first / "unet", torch_dtype=torch.float32)
     else:
         text_encoder, unet = small_text_encoder(tokenizer), small_unet()
-    model = torch.nn.ModuleDict({"text_encoder": text_encoder.train(), "unet": unet.train()})
+    model = torch.nn.ModuleDict({"text_encoder": text_encoder.train(), "unet": unet.train()}).to(DEVICE)
     scheduler = DDIMScheduler(**SCHEDULER)
-    kept = scheduler.alphas_cumprod
+    kept = scheduler.alphas_cumprod.to(DEVICE)
     weight = torch.clamp(MIN_SNR * (1 - kept) / kept, max=1)
 
     def loss_of(step: int) -> torch.Tensor:
         random = np.random.default_rng([1, step])
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator(DEVICE).manual_seed(step)
         chosen = random.integers(len(views), size=BATCH)
         tokens = tokenizer(
             [caption(parts[i], random) for i in chosen], padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        noise = torch.randn(BATCH, *latents.shape[1:], generator=generator)
-        timesteps = torch.randint(len(kept), (BATCH,), generator=generator)
+        ).input_ids.to(DEVICE)
+        noise = torch.randn(BATCH, *latents.shape[1:], generator=generator, device=DEVICE)
+        timesteps = torch.randint(len(kept), (BATCH,), generator=generator, device=DEVICE)
         noisy = scheduler.add_noise(latents[chosen].float(), noise, timesteps)
         states = model["text_encoder"](tokens).last_hidden_state
         predicted = model["unet"](noisy, timesteps, states).sample.float()
@@ -150,11 +148,13 @@ def views_of(rows: list[dict]) -> list[View]:
 def cached_latents(vae: AutoencoderKL, faces: Path, views: list[View], cache: Path) -> torch.Tensor:
     """float16 (views, 4, SIDE / 8, SIDE / 8), scaled: the means, as the small spread adds nothing to noise."""
     if cache.exists():
-        return torch.load(cache, weights_only=True)
+        return torch.load(cache, map_location=DEVICE, weights_only=True)
     found = []
     for start in tqdm(range(0, len(views), ENCODED_AT_ONCE), unit="batch", desc="latents"):
-        pictures = torch.stack([picture(faces, view) for view in views[start : start + ENCODED_AT_ONCE]])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        pictures = torch.stack(
+            [picture(faces / f"{view.row['face']}.jpg", *view[1:]) for view in views[start : start + ENCODED_AT_ONCE]]
+        ).to(DEVICE)
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             mean = vae.encode(pictures).latent_dist.mean
         found.append((mean.float() * vae.config.scaling_factor).half())
     latents = torch.cat(found)
@@ -162,22 +162,12 @@ def cached_latents(vae: AutoencoderKL, faces: Path, views: list[View], cache: Pa
     return latents
 
 
-def picture(faces: Path, view: View) -> torch.Tensor:
-    """float32 (3, SIDE, SIDE), -1 to 1."""
-    image = cv2.imread(str(faces / f"{view.row['face']}.jpg"))[:, :, ::-1]
-    top, left, side = (round(value * len(image)) for value in (view.top, view.left, view.side))
-    part = image[top : top + side, left : left + side]
-    part = np.ascontiguousarray(part[:, ::-1] if view.mirrored else part)
-    small = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(small).permute(2, 0, 1).float() / 127.5 - 1
-
-
 def caption_parts(view: View) -> list[str]:
     """What the workflow's own template says of a view, the noun first."""
     row, turn = view.row, -1 if view.mirrored else 1
     attributes = json.loads(row["attributes"])
     attributes |= {name: turn * attributes[name] for name in ("gaze_x", "light_side") if attributes[name] is not None}
-    fraction = float(row["face_height"]) / (256 * view.side)
+    fraction = float(row["face_height"]) / (DRAWN_SIDE * view.side)
     noun = f"{row['age']} {row['noun']}".strip()
     text = template_caption("", noun, attributes, turn * float(row["yaw"]), float(row["pitch"]), fraction)
     return text.strip().split(", ")

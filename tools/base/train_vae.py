@@ -8,19 +8,16 @@ FACES is what draw_faces.py wrote. The state beside OUTPUT lets a stopped run go
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from course import trained
+from course import DEVICE, SIDE, ZOOM, picture, trained
 from diffusers import AutoencoderKL
 
-SIDE = 128  # px, of the base model's pictures
 BATCH = 8
 LEARNING_RATE = 7e-4
 EMA_DECAY = 0.998
 # As SD's autoencoder: pixels and edges; the latents are hardly held to a normal distribution (Rombach et al. 2022).
 EDGES, KL = 1.0, 1e-6
-ZOOM = 0.8  # the least share of a picture's side that is shown: as crops differ in how tight they are
 SCALED_PICTURES = 512
 
 
@@ -34,13 +31,14 @@ def main() -> None:
     paths = sorted(args.faces.glob("[0-9]*.jpg"))
     torch.manual_seed(0)
     vae = AutoencoderKL.from_pretrained(args.first) if args.first else small_vae()
+    vae.to(DEVICE)
 
     def loss_of(step: int) -> torch.Tensor:
         random = np.random.default_rng([0, step])
-        pictures = torch.stack([picture(paths[i], random) for i in random.integers(len(paths), size=BATCH)])
+        chosen = random.integers(len(paths), size=BATCH)
+        pictures = torch.stack([some_part(paths[i], random) for i in chosen]).to(DEVICE)
         posterior = vae.encode(pictures).latent_dist
-        generator = torch.Generator().manual_seed(step)
-        redrawn = vae.decode(posterior.sample(generator)).sample.float()
+        redrawn = vae.decode(posterior.sample(torch.Generator(DEVICE).manual_seed(step))).sample.float()
         return distance(redrawn, pictures) + KL * posterior.kl().float().mean()
 
     vae = trained(vae, vae.parameters(), loss_of, args.steps, LEARNING_RATE, EMA_DECAY, args.output.with_suffix(".pt"))
@@ -61,16 +59,10 @@ def small_vae() -> AutoencoderKL:
     )
 
 
-def picture(path: Path, random: np.random.Generator | None) -> torch.Tensor:
-    """float32 (3, SIDE, SIDE), -1 to 1: the whole face, or with `random` a part of it, mirrored every other time."""
-    image = cv2.imread(str(path))[:, :, ::-1]
-    if random is not None:
-        side = int(image.shape[0] * random.uniform(ZOOM, 1))
-        top, left = random.integers(image.shape[0] - side + 1, size=2)
-        image = image[top : top + side, left : left + side]
-        image = image[:, ::-1] if random.integers(2) else image
-    small = cv2.resize(np.ascontiguousarray(image), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(small).permute(2, 0, 1).float() / 127.5 - 1
+def some_part(face: Path, random: np.random.Generator) -> torch.Tensor:
+    side = random.uniform(ZOOM, 1)
+    top, left = random.uniform(0, 1 - side, size=2)
+    return picture(face, top, left, side, mirrored=bool(random.integers(2)))
 
 
 def distance(redrawn: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
@@ -86,7 +78,7 @@ def distance(redrawn: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def scaling_factor(vae: AutoencoderKL, paths: list[Path]) -> float:
     """What makes the latents' standard deviation 1 (as SD's 0.18215 does for its own)."""
-    means = [vae.encode(picture(path, None)[None]).latent_dist.mean for path in paths]
+    means = [vae.encode(picture(path)[None].to(DEVICE)).latent_dist.mean for path in paths]
     return 1 / torch.cat(means).std().item()
 
 

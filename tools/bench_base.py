@@ -1,0 +1,184 @@
+"""Measure what the demonstration's base model knows, and whether a likeness can be learned and overdone on it.
+
+    python tools/bench_base.py [--base resources/base] [--sheet SHEET.png]
+
+256 pictures at fixed seeds are drawn by the workflow's own pipeline and looked at by its own detector and recogniser;
+then the real workflow trains ava twice, for 400 steps and far too long. Ends in how many of five targets are met.
+Fetches the models into results/models first. Ten minutes and more on two cores.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from bench_faces import hardware  # noqa: E402
+
+from likeness import base_model, images  # noqa: E402
+from likeness.captions import DARK, NEUTRAL, SMILE  # noqa: E402
+from likeness.faces import Detector  # noqa: E402
+from likeness.identity import Recogniser, similarity  # noqa: E402
+from likeness.models import fetch_models, model_path  # noqa: E402
+from likeness.sampling import Cell, drawn, load_pipeline  # noqa: E402
+
+MODELS = ROOT / "results/models"
+SIDE = 128  # px
+NOUNS = ["woman", "man", "old man", "child"]
+# Words of our captions, and when a measured face obeys them.
+WORDS = {
+    "smiling": lambda face: face["smile"] >= SMILE,
+    "neutral expression": lambda face: face["smile"] <= NEUTRAL,
+    "wearing glasses": lambda face: face["glasses"] is True,
+    "dark background": lambda face: face["background"] is not None and face["background"] <= DARK,
+}
+# As many of every noun and word, and as many without a word: 256.
+SEEDS = range(12)
+PLAIN_SEEDS = range(100, 116)
+SAMPLE = {"negative_prompt": "", "steps": 25, "guidance_scale": 5.0, "clip_skip": None, "batch_size": 16}
+
+FACES, OBEDIENCE = 0.9, 0.8  # shares
+DIVERSITY = 0.05  # the most that pictures may be more alike than people of the training data's generator are
+LIKENESS = 0.6  # of the way from strangers to the person's own photos
+STEPS, TOO_MANY_STEPS = 400, 4000
+TOO_FAST = 5  # times the learning rate
+WORSE = 0.05  # of the prompt score
+
+
+class Target(NamedTuple):
+    name: str
+    found: str
+    wanted: str
+    met: bool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", type=Path, default=ROOT / "resources/base")
+    parser.add_argument("--sheet", type=Path, help="a picture of some of the 256")
+    args = parser.parse_args()
+    fetch_models(MODELS)
+    detector, recogniser = Detector(MODELS), Recogniser(MODELS)
+    pictures = drawn_pictures(args.base)
+    if args.sheet:
+        save_sheet([picture for _, picture in pictures], args.sheet)
+    rows = []
+    for cell, picture in tqdm(pictures, desc="looked at", unit="picture"):
+        faces = detector.faces(picture)
+        found = (
+            {"embedding": recogniser.embedding(picture, faces[0]), **json.loads(faces[0]["attributes"])}
+            if faces
+            else {}
+        )
+        rows.append({"word": cell.kind, "noun": cell.prompt, "face": bool(faces), **found})
+    targets = [faces_target(rows), obedience_target(rows), diversity_target(rows, detector, recogniser)]
+    targets += likeness_targets(args.base)
+    print(hardware())
+    for target in targets:
+        print(f"{'met ' if target.met else 'not '} {target.name}: {target.found} (wanted: {target.wanted})")
+    print(f"targets met: {sum(target.met for target in targets)} of {len(targets)}")
+
+
+def drawn_pictures(base: Path) -> list[tuple[Cell, np.ndarray]]:
+    """(cell, uint8 RGB); a cell's kind is the word it asks for."""
+    with tempfile.TemporaryDirectory() as cache:
+        roots, merge_list = [ROOT], model_path(MODELS, "bpe_simple_vocab_16e6.txt.gz")
+        folder = base_model.diffusers_folder(str(base.resolve()), None, roots, merge_list, Path(cache))
+        about = base_model.manifest(str(base), folder, Path(cache), None) | {"path": str(folder)}
+        cells = [
+            Cell(0.0, f"photo of a {noun}" + (f", {word}" if word else ""), word, seed)
+            for word, seeds in [*((word, SEEDS) for word in WORDS), ("", PLAIN_SEEDS)]
+            for noun, seed in itertools.product(NOUNS, seeds)
+        ]
+        pipeline = load_pipeline(about, None, torch.device("cpu"))
+        found = tqdm(drawn(pipeline, cells, SAMPLE, SIDE), total=len(cells), desc="drawn", unit="picture")
+        return [(cell, np.asarray(image)) for cell, image in found]
+
+
+def faces_target(rows: Sequence[dict]) -> Target:
+    share = np.mean([row["face"] for row in rows])
+    return Target("a face is found", f"{share:.1%} of {len(rows)}", f"{FACES:.0%}", share >= FACES)
+
+
+def obedience_target(rows: Sequence[dict]) -> Target:
+    """The word that is obeyed least decides. What cannot be measured is not obeyed."""
+    shares = {
+        word: np.mean([row["face"] and bool(obeyed(row)) for row in rows if row["word"] == word])
+        for word, obeyed in WORDS.items()
+    }
+    found = ", ".join(f"{word} {share:.0%}" for word, share in shares.items())
+    return Target("words are obeyed", found, f"{OBEDIENCE:.0%} each", min(shares.values()) >= OBEDIENCE)
+
+
+def diversity_target(rows: Sequence[dict], detector: Detector, recogniser: Recogniser) -> Target:
+    """Beside people of the generator that drew the training data, one picture each."""
+    people = [*(ROOT / "resources/strangers").glob("*.jpg"), *(ROOT / "resources/calibration").glob("*/0.jpg")]
+    photos = [images.read_photo(path) for path in people]
+    real = mean_similarity([recogniser.embedding(photo, detector.faces(photo)[0]) for photo in photos])
+    made = mean_similarity([row["embedding"] for row in rows if row["face"] and not row["word"]])
+    return Target(
+        "mean similarity of two pictures without words",
+        f"{made:.3f}",
+        f"{real:.3f} + {DIVERSITY}",
+        made <= real + DIVERSITY,
+    )
+
+
+def mean_similarity(embeddings: Sequence[np.ndarray]) -> float:
+    return float(np.mean([similarity(a, b) for a, b in itertools.combinations(embeddings, 2)]))
+
+
+def likeness_targets(base: Path) -> list[Target]:
+    """The real workflow on ava: a run as it should be, and one that trains ten times as long at five times the rate."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text()) | {"base_model": str(base.resolve())}
+    rate = config["train"].get("learning_rate", 1e-4)
+    config["train"] |= {"max_train_steps": STEPS, "epochs": 4}
+    overdone = {"max_train_steps": TOO_MANY_STEPS, "learning_rate": TOO_FAST * rate}
+    config["runs"] = {"portrait": {}, "overdone": {"train": overdone}}
+    config["sample"] |= {"weights": [1.0], "seeds": [1, 2, 3, 4]}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.yaml").write_text(yaml.safe_dump(config))
+        command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "all", "--directory", folder]
+        subprocess.run([sys.executable, "-m", *command, "--configfile", Path(folder) / "config.yaml"], check=True)
+        portrait, overdone = (last_epoch(Path(folder) / f"results/ava/{run}/scores.tsv") for run in config["runs"])
+    likeness = portrait.identity.mean()
+    scores = portrait.prompt_score.mean(), overdone.prompt_score.mean()
+    return [
+        Target(f"identity after {STEPS} steps at weight 1", f"{likeness:.2f}", f"{LIKENESS}", likeness >= LIKENESS),
+        Target(
+            f"prompts after {TOO_MANY_STEPS} steps at {TOO_FAST} times the rate",
+            f"{scores[1]:.2f} instead of {scores[0]:.2f}",
+            f"{WORSE} less",
+            scores[0] - scores[1] >= WORSE,
+        ),
+    ]
+
+
+def last_epoch(scores: Path) -> pd.DataFrame:
+    table = pd.read_csv(scores, sep="\t")
+    return table[(table.epoch == table.epoch.max()) & (table.kind == "subject")]
+
+
+def save_sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
+    """Sixteen pictures a row, every fourth of them."""
+    shown = pictures[::4]
+    rows = [np.concatenate(shown[start : start + 16], axis=1) for start in range(0, len(shown), 16)]
+    cv2.imwrite(str(path), np.concatenate(rows)[:, :, ::-1])
+
+
+if __name__ == "__main__":
+    main()
