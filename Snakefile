@@ -28,12 +28,17 @@ localrules:
     plot_grid,
     build_dataset_page,
     build_report,
+    compare_runs,
 
 
 rule all:
     default_target: True
     input:
         expand("results/{subject}/dataset.html", subject=config["subjects"]),
+        expand(
+            "results/{subject}/runs.html",
+            subject=config["subjects"] if len(config["runs"]) > 1 else [],
+        ),
         expand(
             "results/{subject}/{run}/{product}",
             subject=config["subjects"],

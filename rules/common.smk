@@ -184,15 +184,27 @@ def identity_words(wildcards):
 
 def sampled_epochs(wildcards):
     """The sample tables of a run: the base model (epoch 0) and every checkpoint that is saved."""
-    train = config["runs"][wildcards.run]["train"]
+    return sample_tables(wildcards.subject, wildcards.run)
+
+
+def sampled_epochs_of_all_runs(wildcards):
+    return [
+        table
+        for run in config["runs"]
+        for table in sample_tables(wildcards.subject, run)
+    ]
+
+
+def sample_tables(subject, run):
+    train = config["runs"][run]["train"]
     epochs = train["epochs"]
     if epochs is None:
         # They follow from the number of photos, which is not known before the data set is built.
-        built = checkpoints.build_dataset.get(subject=wildcards.subject)
+        built = checkpoints.build_dataset.get(subject=subject)
         dataset = json.loads(Path(built.output.dataset).read_text())
         epochs = schedule(train, *sizes(dataset))["epochs"]
     return [
-        f"results/{wildcards.subject}/{wildcards.run}/samples/{epoch:06d}.tsv"
+        f"results/{subject}/{run}/samples/{epoch:06d}.tsv"
         for epoch in [0, *saved_epochs(epochs, train["save_every_n_epochs"])]
     ]
 

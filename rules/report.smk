@@ -83,3 +83,24 @@ rule build_report:
         " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples {input.samples:q}"
         " --scores {input.scores:q} --choice {input.choice:q}"
         " --cache results/.cache/thumbnails --report {output:q}"
+
+
+rule compare_runs:
+    input:
+        code=code("compare_runs.py"),
+        samples=sampled_epochs_of_all_runs,
+        scores=expand("results/{{subject}}/{run}/scores.tsv", run=config["runs"]),
+        choices=expand("results/{{subject}}/{run}/best/choice.json", run=config["runs"]),
+    output:
+        "results/{subject}/runs.html",
+    log:
+        "results/logs/{subject}/compare_runs.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("runs", "subject_name"),
+    message:
+        "{wildcards.subject}: compare the runs"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --choices {input.choices:q}"
+        " --scores {input.scores:q} --samples {input.samples:q} --page {output:q}"

@@ -1,7 +1,5 @@
 """Write the report of a run: one HTML file with the choice, the grid, the evidence, the photos and the settings."""
 
-from types import SimpleNamespace
-
 from likeness import cli, report
 from likeness.files import write_atomic
 from likeness.report.pictures import thumbnail_cache
@@ -16,21 +14,13 @@ def main() -> None:
         **{name.rstrip("*"): getattr(args, name.rstrip("*")) for name in TABLES},
         title=f"{args.config.subject_name}, {args.config.run_name}",
         subject=vars(args.config.subject),
-        config=_plain(args.config),
+        config=cli.plain(args.config),
         thumbnails=thumbnails,
         threads=args.threads,
     )
     write_atomic(args.report, html)
     cli.say(f"thumbnails: {thumbnails.summary()}")
     cli.say(f"{args.report}: {len(html) / 1e6:.1f} MB; open it in a browser")
-
-
-def _plain(value: object) -> object:
-    """Namespaces as the mappings that they were."""
-    value = vars(value) if isinstance(value, SimpleNamespace) else value
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -430,3 +430,71 @@ def test_the_arithmetic_of_the_steps_is_on_the_page(page):
     html = page.read_text()
     assert "repeats = ceil(40 steps x (batch 2 x accumulation 1) / (6 images x 4 epochs)) = 4" in html
     assert "4 x 6" not in html
+
+
+# --- the page that compares runs -----------------------------------------------------------------------------------
+
+RUNS = {"portrait": {"rank": 16, "optimizer": "AdamW"}, "strong": {"rank": 64, "optimizer": "AdamW"}}
+
+
+@pytest.fixture(scope="module")
+def runs_page(tmp_path_factory, ava) -> Path:
+    """Two runs, of which the second is the more alike, as written by the script."""
+    subject = tmp_path_factory.mktemp("subject")
+    for name, level, photo in (("portrait", 0.4, "00.jpg"), ("strong", 0.7, "01.jpg")):
+        scores = made_scores(lambda *cell, level=level: level, epochs=2, seeds=(1, 2), noise=0.05)
+        write_run(subject / name, scores, 128, [ava / photo])
+        choice = selection.choose(scores, **SELECT) | {"lora": f"ava_{name}.safetensors", "sha256": "5" * 64}
+        (subject / name / "best").mkdir()
+        (subject / name / "best/choice.json").write_text(json.dumps(choice))
+    compare_runs(subject, subject / "runs.html")
+    return subject / "runs.html"
+
+
+def compare_runs(subject: Path, page: Path) -> None:
+    sections = {"sample": {"steps": 25}, "select": SELECT}
+    config = {"subject_name": "ava", "runs": {name: {"train": train, **sections} for name, train in RUNS.items()}}
+    options = {
+        "--choices": [subject / name / "best/choice.json" for name in RUNS],
+        "--scores": [subject / name / "scores.tsv" for name in RUNS],
+        "--samples": [table for name in RUNS for table in sorted((subject / name / "samples").glob("*.tsv"))],
+        "--page": [page],
+        "--config": [json.dumps(config)],
+    }
+    words = [word for option, values in options.items() for word in (option, *values)]
+    subprocess.run([sys.executable, SCRIPTS / "compare_runs.py", *words], check=True)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_runs_are_compared_on_a_page_that_fits_the_window(browser, runs_page, width):
+    opened(browser, runs_page, width)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert element(browser, "h1").text == "Use strong, epoch 1 at weight 0.6"
+    assert "better than the other run, on 4 pictures each" in element(browser, "#evidence").text
+    assert element(browser, "code").text == "strong/best/ava_strong.safetensors"
+
+
+def test_only_what_the_runs_change_is_said_of_them(browser, runs_page):
+    opened(browser, runs_page, 1280)
+    assert [cell.text for cell in elements(browser, ".changes")] == ["rank 16", "rank 64"]
+    links = [link.get_attribute("href") for link in elements(browser, ".runs a")]
+    assert links == [(runs_page.parent / name / "report.html").as_uri() for name in RUNS]
+    differences = [row.text for row in elements(browser, ".runs td:nth-child(5)")]
+    assert differences[1] == "the best" and re.fullmatch(r"0\.\d\d to 0\.\d\d", differences[0])
+
+
+def test_each_run_shows_its_own_pictures_beside_the_base_models(browser, runs_page):
+    """Every picture of a run is one photo, so that its pixels tell which run it is of."""
+    opened(browser, runs_page, 1280)
+    rows = elements(browser, ".side tr:has(td)")
+    assert len(rows) == 2 * 2
+    for row in rows:
+        base, portrait, strong = (cell.get_attribute("src") for cell in row.find_elements("css selector", "img"))
+        assert base == portrait != strong
+    assert len(elements(browser, ".side .tile")) == 4 * 3
+
+
+def test_the_same_runs_give_the_same_page(runs_page):
+    compare_runs(runs_page.parent, runs_page.with_name("again.html"))
+    assert runs_page.with_name("again.html").read_bytes() == runs_page.read_bytes()

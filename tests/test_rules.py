@@ -106,6 +106,13 @@ def test_epochs_that_follow_from_the_photos_are_planned_when_these_are_known(tmp
     assert planned(project)["build_dataset"] == 1
 
 
+def test_runs_are_compared_where_there_are_several(tmp_path, model_files, small_base):
+    project = Project(tmp_path / "project", model_files, small_base)
+    assert "compare_runs" not in planned(project)
+    project.configure(runs={"portrait": {}, "strong": {"train": {"rank": 16, "alpha": 16}}})
+    assert planned(project)["compare_runs"] == 1
+
+
 @pytest.mark.parametrize(
     "command",
     [

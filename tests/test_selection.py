@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from likeness.errors import LikenessError
-from likeness.selection import advice, choose, f_beta, picture_scores, scored_pictures
+from likeness.selection import advice, choose, compare, f_beta, picture_scores, scored_pictures
 from made_run import PROMPTS, SELECT, made_scores, write_run
 
 
@@ -185,3 +185,51 @@ def test_a_gated_picture_scores_zero():
     values = picture_scores(scores, 2.0)
     assert (values[scores["epoch"] == 2] == 0).all()
     assert (values[scores["epoch"] == 3] > 0).all()
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def compared(runs: dict[str, pd.DataFrame], **select) -> dict:
+    """What `compare` says of runs whose chosen cells were found as usual."""
+    tables = {name: scores.assign(score=picture_scores(scores, SELECT["beta"])) for name, scores in runs.items()}
+    choices = {name: choose(scores, **{**SELECT, **select.get(name, {})}) for name, scores in runs.items()}
+    return compare(tables, choices, bootstrap=SELECT["bootstrap"], seed=SELECT["seed"])
+
+
+def test_the_better_run_is_named_also_when_it_is_listed_last():
+    found = compared({name: made_scores(lambda *cell, at=at: at, noise=0.05) for name, at in (("a", 0.4), ("b", 0.6))})
+    assert (found["run"], found["best"], found["alike"], found["pairs"]) == ("b", "b", ["b"], 8)
+    low, high = found["differences"]["a"]
+    assert -0.3 < low < high < -0.1 and found["differences"]["b"] == [0, 0]
+    assert "better than the other run, on 8 pictures each" in found["sentence"]
+
+
+def test_of_runs_that_cannot_be_told_apart_the_first_is_taken():
+    runs = {name: made_scores(lambda *cell: 0.6) for name in ("a", "b")} | {"c": made_scores(lambda *cell: 0.2)}
+    wobble = np.random.default_rng(5).normal(0, 0.05, len(runs["b"]))
+    runs["b"]["identity"] += np.where(runs["b"]["epoch"] > 0, wobble, 0)
+    found = compared(runs)
+    assert (found["run"], found["alike"]) == ("a", ["a", "b"])
+    assert "a and b cannot be told apart" in found["sentence"]
+
+
+def test_runs_are_compared_on_the_pictures_that_all_of_them_drew():
+    few, many = made_scores(lambda *cell: 0.6, seeds=(1, 2)), made_scores(lambda *cell: 0.4, seeds=(2, 3, 4))
+    assert compared({"few": few, "many": many})["pairs"] == 2  # two prompts from seed 2
+    apart = compared({"few": few, "other": made_scores(lambda *cell: 0.4, seeds=(3, 4))})
+    assert apart["run"] is None and "share no prompt with the same seed" in apart["sentence"]
+
+
+def test_scores_that_weigh_identity_differently_are_not_compared():
+    runs = {name: made_scores(lambda *cell: 0.6) for name in ("a", "b")}
+    found = compared(runs, b={"beta": 1.0})
+    assert found["run"] is None and "weigh identity differently" in found["sentence"]
+
+
+def test_a_run_without_evidence_is_no_rival():
+    nothing = made_scores(lambda *cell: 0.9, gate=lambda *cell: "no_face")
+    found = compared({"nothing": nothing, "something": made_scores(lambda *cell: 0.3)})
+    assert (found["run"], found["differences"]) == ("something", {"something": [0, 0]})
+    assert found["sentence"] == "It is the only run with evidence."
+    assert compared({"nothing": nothing})["run"] is None

@@ -46,6 +46,14 @@ def arguments(doc: str, *names: str) -> argparse.Namespace:
     return args
 
 
+def plain(value: object) -> object:
+    """Namespaces as the mappings that they were."""
+    value = vars(value) if isinstance(value, SimpleNamespace) else value
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list) else value
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main; what a user can mend is one line on the terminal and in the log, exit status 1."""
     try:

@@ -75,7 +75,7 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
     values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
     pairs = values.shape[1]
-    draws = np.random.default_rng(seed).multinomial(pairs, np.full(pairs, 1 / pairs), size=bootstrap) / pairs
+    draws = _draws(pairs, bootstrap, seed)
     means = values.mean(axis=1)
     best = 1 + int(np.argmax(means[1:]))  # argmax takes the first: the earliest, then the lowest
     # The difference is taken before the mean, so that equal rows differ by exactly 0.
@@ -102,6 +102,48 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
         "pairs": pairs,
         "base": cells[0],
         "cells": cells[1:],
+    }
+
+
+def compare(
+    runs: Mapping[str, pd.DataFrame], choices: Mapping[str, Mapping], *, bootstrap: int, seed: int
+) -> dict[str, object]:
+    """The FIRST run whose chosen cell cannot be told apart from the best run's, and why.
+
+    `runs` are tables of `scored_pictures` and `choices` what `choose` found in them, both by name and in the order of
+    the configuration. Only runs with evidence take part, with the (prompt, seed) pairs that all of them drew. The
+    paired bootstrap is that of `choose`.
+
+    Returns run (a name, or None where there is nothing to compare), best, alike (names), pairs, differences
+    {name: [low, high] to the best} and sentence.
+    """
+    measured = {
+        name: _chosen_scores(runs[name], choice) for name, choice in choices.items() if choice["evidence"] == "measured"
+    }
+    nothing = {"run": None, "best": None, "alike": [], "pairs": 0, "differences": {}}
+    if not measured:
+        return nothing | {"sentence": "No run has evidence: none of their pictures passes the gates."}
+    if len({choices[name]["beta"] for name in measured}) > 1:
+        return nothing | {
+            "sentence": "The runs weigh identity differently (select.beta), so their scores are no one scale."
+        }
+    table = pd.concat(measured, axis=1, join="inner").sort_index()
+    pairs = len(table)
+    if not pairs:
+        return nothing | {"sentence": "The runs share no prompt with the same seed; let them sample the same ones."}
+    values = table.to_numpy().T  # (runs, pairs)
+    best = int(np.argmax(values.mean(axis=1)))
+    confidence = choices[table.columns[best]]["confidence"]
+    difference = _interval(_draws(pairs, bootstrap, seed) @ (values - values[best]).T, confidence)
+    names = list(table.columns)
+    alike = [name for name, (_, high) in zip(names, difference, strict=True) if high >= 0]
+    return {
+        "run": alike[0],
+        "best": names[best],
+        "alike": alike,
+        "pairs": pairs,
+        "differences": dict(zip(names, np.round(difference, DECIMALS).tolist(), strict=True)),
+        "sentence": _compared(alike, len(names), pairs, len(choices) - len(names)),
     }
 
 
@@ -180,6 +222,30 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
             "so run snakemake --forcerun sample_checkpoint"
         )
     return rows.sort_values([*CELL, *PAIR], ignore_index=True)
+
+
+def _draws(pairs: int, bootstrap: int, seed: int) -> np.ndarray:
+    """Shares of the pairs, drawn with replacement: (bootstrap, pairs)."""
+    return np.random.default_rng(seed).multinomial(pairs, np.full(pairs, 1 / pairs), size=bootstrap) / pairs
+
+
+def _chosen_scores(table: pd.DataFrame, choice: Mapping) -> pd.Series:
+    """The score of every (prompt, seed) in the chosen cell."""
+    chosen = table[(table["epoch"] == choice["epoch"]) & (table["weight"] == choice["weight"])]
+    return chosen.set_index(PAIR)["score"]
+
+
+def _compared(alike: Sequence[str], runs: int, pairs: int, without_evidence: int) -> str:
+    on = f"on {pairs} picture{'s' if pairs > 1 else ''} each, of the same prompts from the same seeds"
+    if runs == 1:
+        return "It is the only run with evidence."
+    if len(alike) == 1:
+        said = f"It is better than {'the other run' if runs == 2 else f'each of the other {runs - 1} runs'}, {on}."
+    else:
+        said = f"{_listed(alike)} cannot be told apart, {on}; this is the one that is listed first."
+    if without_evidence:
+        said += f" {without_evidence} more {'has' if without_evidence == 1 else 'have'} no evidence."
+    return said
 
 
 def _interval(samples: np.ndarray, confidence: float) -> np.ndarray:
