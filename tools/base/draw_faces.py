@@ -2,10 +2,8 @@
 
     python tools/base/draw_faces.py FOLDER --count 10000
 
-Runs in an environment of its own, as the generator's package does not run on a current OpenVINO by itself:
-
-    pip install --no-deps random-face==2021.7.21.1
-    pip install openvino==2026.4.1 opencv-python-headless numpy tqdm
+Runs in the environment that make_base.sh makes for it: the generator's package does not run on a current OpenVINO, only
+its networks are used.
 
 Writes styles.npy, float32 (count, 512), and 000000.jpg and so on, 256 px. Goes on where it was stopped. The package is
 Apache-2.0; its generator (MobileStyleGAN) was distilled from a StyleGAN2 trained on FFHQ: for demonstrations only.

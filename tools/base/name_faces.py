@@ -2,7 +2,7 @@
 
     python tools/base/name_faces.py FACES
 
-Runs in the environment of draw_faces.py, with scikit-learn. FACES is what that wrote; writes FACES/names.tsv.
+Runs in the environment of draw_faces.py. FACES is what that wrote; writes FACES/names.tsv.
 
 328 of the first 360 faces were labelled by eye (labels.tsv; the others were unclear). A face's style tells the rest by
 logistic regression. In ten-fold cross-validation it was sure of 92 %, 91 % and 90 %, of which 98.5 % of women and men,

@@ -2,7 +2,7 @@
 
     python tools/base/train_unet.py FACES VAE MODELS OUTPUT --steps 20000 [--first MODEL]
 
-FACES is what describe_faces.py wrote, VAE what train_vae.py wrote. The state beside OUTPUT lets a stopped run go on;
+FACES is what describe_faces.py wrote, VAE what train_vae.py wrote. unet.pt beside VAE lets a stopped run go on;
 --first begins with a model's weights, as where the state is lost.
 """
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from likeness import files  # noqa: E402
 from likeness.captions import template_caption  # noqa: E402
 from likeness.demo_base import SCHEDULER  # noqa: E402
+from likeness.provenance import digest, file_sha256  # noqa: E402
 from likeness.tokenizer import clip_tokenizer  # noqa: E402
 
 TEXT_WIDTH = 96
@@ -59,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32).to(DEVICE)
     views = views_of(files.read_table(args.faces / "faces.tsv").to_dict("records"))
-    latents = cached_latents(vae, args.faces, views, args.output.with_suffix(".latents.pt"))
+    latents = cached_latents(vae, args.faces, views, latents_file(args.vae, args.faces))
     parts = [caption_parts(view) for view in views]
     tokenizer = clip_tokenizer(args.models / "bpe_simple_vocab_16e6.txt.gz")
     torch.manual_seed(0)
@@ -87,7 +88,7 @@ def main() -> None:
         predicted = model["unet"](noisy, timesteps, states).sample.float()
         return ((predicted - noise).square().mean(dim=(1, 2, 3)) * weight[timesteps]).mean()
 
-    state = args.output.with_suffix(".pt")
+    state = args.vae.with_name("unet.pt")
     model = trained(model, model.parameters(), loss_of, args.steps, LEARNING_RATE, EMA_DECAY, state)
     StableDiffusionPipeline(
         vae=vae.half(),
@@ -142,6 +143,12 @@ def views_of(rows: list[dict]) -> list[View]:
         for frame in ((0.0, 0.0, 1.0), (top, left, side)):
             views += [View(row, *frame, mirrored) for mirrored in (False, True)]
     return views
+
+
+def latents_file(vae: Path, faces: Path) -> Path:
+    """Where the latents of these faces by this autoencoder are kept."""
+    made_from = [vae / "diffusion_pytorch_model.safetensors", faces / "faces.tsv"]
+    return vae.with_name(f"latents-{digest(*map(file_sha256, made_from))[:16]}.pt")
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ EMA_DECAY = 0.998
 # As SD's autoencoder: pixels and edges; the latents are hardly held to a normal distribution (Rombach et al. 2022).
 EDGES, KL = 0.5, 1e-6
 # At first the number of steps counts, not how much each of them sees: quarters of pictures are four times as fast.
-CROP, CROPPED = 64, 0.8  # px, and the share of the steps
+CROP, CROPPED = 64, 0.95  # px, and the share of the steps
 SCALED_PICTURES = 512
 
 

@@ -1,0 +1,90 @@
+"""What trains the base model of the demonstration: none of its people are in the data, and it goes on after a kill."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from likeness.files import read_table
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools/base"
+sys.path.insert(0, str(TOOLS))
+
+import course  # noqa: E402
+import train_unet  # noqa: E402
+
+
+def run(program: str, *arguments: object) -> str:
+    done = subprocess.run([sys.executable, TOOLS / program, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def faces(root, ava, model_files, tmp_path_factory) -> Path:
+    """Three strangers, and a photo of ava, as if the generator had drawn them."""
+    folder = tmp_path_factory.mktemp("faces")
+    drawn = [*sorted((root / "resources/strangers").glob("*.jpg"))[:3], ava / "03.jpg"]
+    for i, photo in enumerate(drawn):
+        shutil.copy(photo, folder / f"{i:06d}.jpg")
+    with open(folder / "names.tsv", "w", newline="") as file:
+        table = csv.writer(file, delimiter="\t")
+        table.writerows([["face", "noun", "age"], *([f"{i:06d}", "woman", "old" if i == 1 else ""] for i in range(4))])
+    run("describe_faces.py", folder, model_files)
+    return folder
+
+
+def test_who_is_like_the_people_of_the_demonstration_is_left_out(faces):
+    assert read_table(faces / "faces.tsv")["face"].tolist() == ["000000", "000001", "000002"]
+
+
+def test_a_mirrored_view_is_told_of_as_it_is_seen():
+    row = {
+        "face": "000000", "noun": "woman", "age": "old", "yaw": "30", "pitch": "5", "face_height": "128",
+        "attributes": '{"smile": 0.9, "light_side": 0.5, "gaze_x": null, "background": 0.1, "glasses": true}',
+    }  # fmt: skip
+    seen, mirrored = (train_unet.caption_parts(train_unet.View(row, 0, 0, 1, m)) for m in (False, True))
+    assert seen == [
+        *("old woman", "smiling", "head turned to the right", "wearing glasses", "side light from the right"),
+        "dark background",
+    ]
+    assert [part.replace("left", "right") for part in mirrored] == seen
+    assert "head turned to the left" in mirrored and "side light from the left" in mirrored
+    close = train_unet.caption_parts(train_unet.View(row, 0, 0, 0.75, False))
+    assert close[-1] == "close-up", "a part of the picture shows the face larger"
+
+
+def test_what_it_writes_is_a_whole_model_of_stable_diffusion(faces, model_files, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    run("train_vae.py", faces, tmp_path / "vae", "--steps", 1)
+    run("train_unet.py", faces, tmp_path / "vae", model_files, tmp_path / "base", "--steps", 1)
+    assert sum(path.stat().st_size for path in (tmp_path / "base").rglob("*.safetensors")) < 40e6
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("photo of a woman, smiling", num_inference_steps=2, height=128, width=128).images[0]
+    assert image.size == (128, 128)
+
+
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(course, "SAVE_EVERY", 2)
+
+    def weights(name: str, stopped_at: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 1)
+
+        def loss_of(step: int) -> torch.Tensor:
+            if step == stopped_at:
+                raise KeyboardInterrupt
+            return model(torch.randn(8, 4, generator=torch.Generator().manual_seed(step))).square().mean()
+
+        return course.trained(model, model.parameters(), loss_of, 7, 0.1, 0.9, tmp_path / f"{name}.pt").weight
+
+    whole = weights("whole")
+    with pytest.raises(KeyboardInterrupt):
+        weights("stopped", stopped_at=5)
+    assert torch.equal(weights("stopped"), whole)
