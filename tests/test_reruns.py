@@ -189,13 +189,13 @@ def test_config_of_another_run(project):
     runs = {"portrait": {}, "other": {"train": {"rank": 4, "alpha": 4}}}
     project.configure(runs=runs)
     outcome = project.run()
-    assert set(outcome.jobs) == {"train_lora", *JUDGED} and outcome.jobs["train_lora"] == 1
+    assert set(outcome.jobs) == {"train_lora", *JUDGED, "compare_runs"} and outcome.jobs["train_lora"] == 1
     assert outcome.computed["sample_checkpoint"] == 2 * CELLS, "the base model's pictures are shared"
     portrait = project.loras()
     runs["other"]["train"]["learning_rate"] = 0.001
     project.configure(runs=runs)
     outcome = project.run()
-    assert outcome.jobs["train_lora"] == 1 and outcome.jobs["build_report"] == 1
+    assert [outcome.jobs[rule] for rule in ("train_lora", "build_report", "compare_runs")] == [1, 1, 1]
     assert project.loras() == portrait
 
 

@@ -56,4 +56,8 @@ def test_everything_at_once(tmp_path, model_files, small_base):
     models = json.loads((project.folder / "results/ava/more/models.json").read_text())
     assert models["epochs"][-1]["epoch"] == -(-8 // models["steps_per_epoch"])
     assert outcome.jobs["train_lora"] == 1 and (project.folder / "results/ava/more/report.html").is_file()
+    assert (
+        outcome.jobs["compare_runs"] == 1
+        and "start.safetensors" in (project.folder / "results/ava/runs.html").read_text()
+    )
     assert project.run().jobs == {}
