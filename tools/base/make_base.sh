@@ -16,7 +16,7 @@ mkdir -p "$work"
 if [ ! -e "$work/generator/installed" ]; then
     "$python" -m venv "$work/generator"
     "$work/generator/bin/pip" install --no-deps random-face==2021.7.21.1
-    "$work/generator/bin/pip" install -r "$here/generator.txt"
+    "$work/generator/bin/pip" install -r "$here/../../envs/generator.txt"
     touch "$work/generator/installed"
 fi
 "$work/generator/bin/python" "$here/draw_faces.py" "$work/faces" --count "$faces"
