@@ -46,7 +46,7 @@ rule fetch_base:
     conda:
         "../envs/likeness.yaml"
     params:
-        config=section("base_model", "base_revision", "vae"),
+        config=section("base_model", "base_revision", "vae", "prediction_type"),
         roots=[str(root) for root in ROOTS],
     message:
         "Find and hash the base model"

@@ -14,7 +14,7 @@ def main() -> None:
     merge_list = model_path(args.models, "bpe_simple_vocab_16e6.txt.gz")
     folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache)
     vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if args.config.vae else None
-    about = manifest(model, folder, args.base.parent, vae)
+    about = manifest(model, folder, args.base.parent, vae, args.config.prediction_type)
     write_atomic(args.base, canonical(about) + "\n")
     cli.say(f"base model {model}: {about['family']}, {about['prediction_type']}, digest {about['digest'][:16]}")
 

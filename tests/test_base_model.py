@@ -1,7 +1,14 @@
 """The base model: found in each of its forms, brought into one, and refused with a sentence when it is not usable."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -9,9 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from likeness.base_model import diffusers_folder, load_manifest, load_part, manifest, part_digest, vae_folder
+from likeness.conditioning import load_text_encoders, load_tokenizers, token_ids
 from likeness.errors import LikenessError
-from likeness.families import SD15
+from likeness.families import SD2, SD15, SDXL, Family
 from likeness.models import CLIP_VOCABULARY
+from likeness.training.losses import target
 
 
 def found(model: str, tmp_path: Path, model_files: Path) -> Path:
@@ -40,15 +49,120 @@ def test_each_part_has_a_digest_of_its_own(small_base, tmp_path):
     assert part_digest(before, "unet") != part_digest(after, "unet") and before["digest"] != after["digest"]
 
 
+@pytest.fixture
+def half(small_base, tmp_path) -> Path:
+    """A copy of the small base model, to take something away from."""
+    return Path(shutil.copytree(small_base, tmp_path / "half"))
+
+
 @pytest.mark.parametrize(
-    ("missing", "expected"),
-    [("vae", "no folder vae"), ("unet/diffusion_pytorch_model.safetensors", "no .safetensors file in unet")],
+    "missing",
+    [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    ],
 )
-def test_half_a_model_is_refused(small_base, tmp_path, model_files, missing, expected):
-    half = tmp_path / "half"
-    shutil.copytree(small_base, half)
-    shutil.rmtree(half / missing) if (half / missing).is_dir() else (half / missing).unlink()
+def test_half_a_model_is_refused_by_the_name_of_the_missing_file(half, tmp_path, model_files, missing):
+    (half / missing).unlink()
+    with pytest.raises(LikenessError, match=f"base_model half: no {missing}; the download is incomplete"):
+        found("half", tmp_path, model_files)
+
+
+@pytest.mark.parametrize("missing", ["vae", "scheduler", "tokenizer"])
+def test_a_model_without_one_of_its_folders_is_refused(half, tmp_path, model_files, missing):
+    shutil.rmtree(half / missing)
+    with pytest.raises(LikenessError, match=f"base_model half: no folder {missing}; it is not a whole model"):
+        found("half", tmp_path, model_files)
+
+
+def test_only_a_half_precision_variant_is_refused(half, tmp_path, model_files):
+    """Which would not be read in the place of the weights."""
+    (half / "unet/diffusion_pytorch_model.safetensors").rename(half / "unet/diffusion_pytorch_model.fp16.safetensors")
+    with pytest.raises(LikenessError, match="no unet/diffusion_pytorch_model.safetensors; .* a half precision variant"):
+        found("half", tmp_path, model_files)
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json"])
+def test_half_a_configuration_is_refused(half, tmp_path, model_files, file):
+    text = (half / file).read_text()
+    (half / file).write_text(text[: len(text) // 2])
+    with pytest.raises(LikenessError, match=f"base_model half: {file} is damaged or half downloaded .*; get it again"):
+        found("half", tmp_path, model_files)
+
+
+def test_a_model_in_several_files_needs_all_of_them(half, tmp_path, model_files):
+    whole = load_part(with_vae(half, None, tmp_path), "unet").state_dict()
+    (half / "unet/diffusion_pytorch_model.safetensors").unlink()
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(half, subfolder="unet"))
+    unet.load_state_dict(whole)
+    unet.save_pretrained(half / "unet", max_shard_size="100KB")
+    shards = sorted((half / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1 and found("half", tmp_path, model_files) == half
+    again = load_part(with_vae(half, None, tmp_path), "unet").state_dict()
+    assert all(torch.equal(again[key], value) for key, value in whole.items())
+    shards[-1].unlink()
+    with pytest.raises(LikenessError, match=f"no unet/{shards[-1].name}, which .*safetensors.index.json names"):
+        found("half", tmp_path, model_files)
+
+
+def in_two_files(tokenizer: Path) -> None:
+    """A tokenizer as older models have it: vocab.json and merges.txt."""
+    model = json.loads((tokenizer / "tokenizer.json").read_text())["model"]
+    (tokenizer / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tokenizer / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]))
+    (tokenizer / "tokenizer.json").unlink()
+
+
+def test_a_tokenizer_in_two_files_reads_the_same(half, small_base, tmp_path, model_files):
+    in_two_files(half / "tokenizer")
+    ids = [
+        token_ids(load_tokenizers(with_vae(found(str(base), tmp_path, model_files), None, tmp_path)), "a photo of ohwx")
+        for base in (small_base, half)
+    ]
+    assert torch.equal(*ids) and len(set(ids[0][0].tolist())) > 5
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [([], "vocab.json"), (["vocab.json"], "merges.txt"), (["merges.txt"], "vocab.json")],
+    ids=["none", "without merges", "without words"],
+)
+def test_a_tokenizer_without_its_files_is_refused(half, tmp_path, model_files, files, missing):
+    """transformers makes one that reads every caption as the same ids."""
+    in_two_files(half / "tokenizer")
+    for name in {"vocab.json", "merges.txt"} - set(files):
+        (half / "tokenizer" / name).unlink()
+    expected = f"base_model half: no tokenizer/{missing}, and no tokenizer/tokenizer.json in its place; .* get it again"
     with pytest.raises(LikenessError, match=expected):
+        found("half", tmp_path, model_files)
+
+
+def test_a_tokenizer_that_was_cut_short_is_refused(half, tmp_path, model_files):
+    whole = (half / "tokenizer/tokenizer.json").read_text()
+    tokenizer = json.loads(whole)
+    tokenizer["model"]["vocab"] = dict(list(tokenizer["model"]["vocab"].items())[:514])
+    tokenizer["model"]["merges"] = []
+    (half / "tokenizer/tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(
+        LikenessError, match=r"tokenizer has 51\d tokens, text_encoder was made with 49408; .*get it again"
+    ):
+        found("half", tmp_path, model_files)
+    (half / "tokenizer/tokenizer.json").write_text(whole[:-1000])
+    with pytest.raises(LikenessError, match="base_model half: tokenizer is damaged or half downloaded"):
+        found("half", tmp_path, model_files)
+    (half / "tokenizer/tokenizer.json").write_text(whole)
+    in_two_files(half / "tokenizer")
+    merges = (half / "tokenizer/merges.txt").read_text().splitlines()
+    (half / "tokenizer/merges.txt").write_text("\n".join(merges[: len(merges) // 2]))
+    with pytest.raises(LikenessError, match="tokenizer has 2444[67] merges, text_encoder was made with 48894"):
         found("half", tmp_path, model_files)
 
 
@@ -208,40 +322,270 @@ def test_a_single_file_with_other_latent_channels_is_refused(small_base, single_
         own_vae("mine.safetensors", tmp_path, small_base)
 
 
-def test_a_single_file_becomes_the_same_model(tmp_path, model_files, monkeypatch):
-    """A checkpoint in the original layout, narrow but of SD 1.5's depth, is read offline to the same weights."""
+@pytest.fixture
+def single_model(tmp_path, monkeypatch) -> Callable[..., dict]:
+    """Writes single.safetensors, a checkpoint of a family in the original layout, narrow but with the family's blocks,
+    and gives its models; `more` tensors and `metadata` go into the file too."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    narrow = {
-        "unet": {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "attention_head_dim": 4},
-        "vae": {"block_out_channels": [32, 32, 32, 32]},
-        "text_encoder": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    }
-    for part, numbers in narrow.items():
-        monkeypatch.setitem(SD15.config, part, {**SD15.config[part], **numbers})
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_config(SD15.config["unet"])
-    vae = AutoencoderKL.from_config(SD15.config["vae"])
-    numbers = {k: v for k, v in SD15.config["text_encoder"].items() if k not in ("architectures", "model_type")}
-    text = CLIPTextModel(CLIPTextConfig(**numbers))
-    tensors = {f"model.diffusion_model.{original_unet(k)}": v for k, v in unet.state_dict().items()}
-    tensors |= {f"first_stage_model.{k}": v for k, v in original_vae(vae.state_dict()).items()}
-    tensors |= {f"cond_stage_model.transformer.{original_text(k)}": v for k, v in text.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "single.safetensors")
+    def written(family: Family, more: dict | None = None, metadata: dict | None = None, dtype=torch.float32) -> dict:
+        for part, numbers in NARROW[family.name].items():
+            monkeypatch.setitem(family.config, part, {**family.config[part], **numbers})
+        torch.manual_seed(0)
+        models = {
+            "unet": UNet2DConditionModel.from_config(family.config["unet"]),
+            "vae": AutoencoderKL.from_config(family.config["vae"]),
+        }
+        for part in family.text_encoders:
+            numbers = {k: v for k, v in family.config[part].items() if k not in ("architectures", "model_type")}
+            model = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
+            models[part] = model(CLIPTextConfig(**numbers))
+        unet, vae, *texts = (model.to(dtype).state_dict() for model in models.values())
+        tensors = {f"model.diffusion_model.{original_unet(k, family)}": v for k, v in unet.items()}
+        tensors |= {f"first_stage_model.{k}": v for k, v in original_vae(vae).items()}
+        match family.name:
+            case "sd15":
+                tensors |= {f"cond_stage_model.transformer.{k}": v for k, v in original_text(texts[0]).items()}
+            case "sd2":
+                tensors |= {f"cond_stage_model.model.{k}": v for k, v in open_clip(texts[0], read=False).items()}
+            case "sdxl":
+                prefix = "conditioner.embedders"
+                tensors |= {f"{prefix}.0.transformer.{k}": v for k, v in original_text(texts[0]).items()}
+                tensors |= {f"{prefix}.1.model.{k}": v for k, v in open_clip(texts[1]).items()}
+        save_file({k: v.clone().contiguous() for k, v in (tensors | (more or {})).items()}, tmp_path / SINGLE, metadata)
+        return models
 
-    folder = found("single.safetensors", tmp_path, model_files)
-    base = manifest("single", folder, tmp_path)
-    base["path"] = folder
-    for part, model in (("unet", unet), ("vae", vae), ("text_encoder", text)):
+    return written
+
+
+SINGLE = "single.safetensors"
+TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+UNET = {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "attention_head_dim": 4}
+VAE = {"block_out_channels": [32, 32, 32, 32]}
+NARROW = {
+    "sd15": {"unet": UNET, "vae": VAE, "text_encoder": TEXT | {"num_hidden_layers": 2}},
+    # All of its layers, because a file has one more than is read.
+    "sd2": {"unet": UNET, "vae": VAE, "text_encoder": TEXT},
+    "sdxl": {
+        "unet": {
+            **UNET,
+            "block_out_channels": [32, 32, 64],
+            "transformer_layers_per_block": [1, 1, 2],
+            "cross_attention_dim": 32 + 48,
+            # The pooled text of 40, and six numbers about the size, 8 wide each.
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 40 + 6 * 8,
+        },
+        "vae": VAE,
+        "text_encoder": TEXT | {"num_hidden_layers": 2},
+        "text_encoder_2": TEXT | {"num_hidden_layers": 3, "hidden_size": 48, "projection_dim": 40},
+    },
+}
+
+
+def found_single(tmp_path: Path, model_files: Path, prediction_type: str | None = None) -> dict:
+    """base.json of single.safetensors, loaded."""
+    base = manifest(SINGLE, found(SINGLE, tmp_path, model_files), tmp_path, None, prediction_type)
+    (tmp_path / "base.json").write_text(json.dumps(base))
+    return load_manifest(tmp_path / "base.json")
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [(SD15, torch.float32), (SD2, torch.float32), (SDXL, torch.float16)],
+    ids=["sd15", "sd2", "sdxl in half precision"],
+)
+def test_a_single_file_becomes_the_same_model(tmp_path, model_files, single_model, family, dtype):
+    """A checkpoint in the original layout, narrow but with its family's blocks, is read offline to the same weights."""
+    models = single_model(family, dtype=dtype)
+    base = found_single(tmp_path, model_files)
+    assert (base["family"], base["prediction_type"]) == (family.name, "epsilon")
+    for part, model in models.items():
         again = load_part(base, part).state_dict()
         assert again.keys() == model.state_dict().keys(), part
-        assert all(torch.equal(again[key], value) for key, value in model.state_dict().items()), part
-    assert load_part(base, "tokenizer")("a photo").input_ids == [49406, 320, 1125, 49407]
-    assert found("single.safetensors", tmp_path, model_files) == folder
+        for key, value in model.state_dict().items():
+            assert again[key].dtype == torch.float32 and torch.equal(again[key], value.float()), f"{part} {key}"
+    for tokenizer in load_tokenizers(base):
+        assert tokenizer("a photo").input_ids == [49406, 320, 1125, 49407]
+    made = {path: path.stat().st_mtime_ns for path in base["path"].rglob("*")}
+    assert found(SINGLE, tmp_path, model_files) == base["path"]
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "it is converted once"
 
 
-# The names of the original Stable Diffusion checkpoints, for four levels of two layers.
+V_PRED = {"v_pred": torch.tensor([])}
+
+
+def trained_target(base: dict) -> str:
+    """What training on a base model asks of its U-Net, by the numbers."""
+    schedule = load_part(base, "scheduler")
+    clean, noise, step = torch.full((1, 4, 8, 8), 3.0), torch.ones(1, 4, 8, 8), torch.tensor([500])
+    asked = target(schedule, clean, noise, step)
+    kept = schedule.alphas_cumprod[500]
+    velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+    kinds = {"epsilon": noise, "v_prediction": velocity}
+    return next(kind for kind, wanted in kinds.items() if torch.allclose(asked, wanted))
+
+
+def test_a_zero_terminal_snr_file_is_trained_and_drawn_to_pure_noise(tmp_path, model_files, single_model):
+    single_model(SDXL, V_PRED | {"ztsnr": torch.tensor([])})
+    base = found_single(tmp_path, model_files)
+    assert base["prediction_type"] == trained_target(base) == "v_prediction"
+    assert load_part(base, "scheduler").alphas_cumprod[-1] == 0
+    from likeness.sampling import load_pipeline
+
+    drawn = load_pipeline(base, None, torch.device("cpu")).diffusers.scheduler
+    drawn.set_timesteps(4)
+    assert drawn.timesteps[0] == 999 and drawn.sigmas[0] > 1000, "it starts from noise alone"
+
+
+def test_what_an_older_version_thought_of_a_file_is_corrected(tmp_path, model_files, single_model):
+    """Converted models are kept, and SD 2 was once always taken for v-prediction."""
+    single_model(SD2)
+    base = found_single(tmp_path, model_files)
+    assert base["prediction_type"] == trained_target(base) == "epsilon"
+    scheduler = base["path"] / "scheduler/scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("epsilon", "v_prediction"))
+    assert trained_target(found_single(tmp_path, model_files)) == "epsilon"
+
+
+@pytest.mark.parametrize("said", ["epsilon", "v_prediction"])
+def test_the_users_prediction_type_goes_before_the_models_own(small_base, tmp_path, said):
+    """For training and for drawing alike; and what it made is not taken for what the other would have made."""
+    from likeness.sampling import load_pipeline
+
+    for own in ("epsilon", "v_prediction"):
+        folder = Path(shutil.copytree(small_base, tmp_path / own))
+        scheduler = folder / "scheduler/scheduler_config.json"
+        scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": own}))
+        plain = manifest(own, folder, tmp_path)
+        about = manifest(own, folder, tmp_path, prediction_type=said)
+        assert plain["prediction_type"] == own and about["prediction_type"] == said
+        assert (plain["digest"] == about["digest"]) == (own == said)
+        (tmp_path / "base.json").write_text(json.dumps(about))
+        base = load_manifest(tmp_path / "base.json")
+        assert trained_target(base) == said
+        assert load_pipeline(base, None, torch.device("cpu")).diffusers.scheduler.config.prediction_type == said
+
+
+def test_a_model_that_predicts_something_else_is_refused(half, tmp_path):
+    scheduler = half / "scheduler/scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "sample"}))
+    with pytest.raises(
+        LikenessError, match="prediction_type 'sample' in its scheduler_config.json; expected epsilon or"
+    ):
+        manifest("half", half, tmp_path)
+    assert manifest("half", half, tmp_path, prediction_type="epsilon")["prediction_type"] == "epsilon"
+
+
+def test_a_half_precision_model_is_read_in_fp32(half, tmp_path):
+    """Unless another precision is asked for: captions and photos are encoded once, for every training."""
+    base = with_vae(half, None, tmp_path)
+    parts = ("unet", "vae", "text_encoder")
+    exact = {part: load_part(base, part) for part in parts}
+    for part, model in exact.items():
+        model.half().save_pretrained(half / part)
+    for part in parts:
+        assert load_file(next((half / part).glob("*.safetensors")))[next(iter(exact[part].state_dict()))].dtype == (
+            torch.float16
+        )
+        assert {p.dtype for p in load_part(base, part).parameters()} == {torch.float32}, part
+        assert {p.dtype for p in load_part(base, part, torch.bfloat16).parameters()} == {torch.bfloat16}, part
+    assert {p.dtype for encoder in load_text_encoders(base) for p in encoder.parameters()} == {torch.float32}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the Hugging Face hub answers about one model: a commit of `revision`, its files, and their bytes."""
+
+    sha, revision, name = "c0ffee" + "0" * 34, "v1.0", "somebody/small-model"
+    folder: Path
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        files = {str(p.relative_to(self.folder)): p for p in sorted(self.folder.rglob("*")) if p.is_file()}
+        api, raw = f"/api/models/{self.name}", f"/{self.name}/resolve/{self.sha}/"
+        if path == f"{api}/revision/{self.revision}":
+            self._answer(json.dumps({"id": self.name, "sha": self.sha, "siblings": []}).encode())
+        elif path == f"{api}/tree/{self.sha}":
+            tree = [
+                {"type": "file", "path": name, "size": p.stat().st_size, "oid": sha1(p.read_bytes()).hexdigest()}
+                for name, p in files.items()
+            ]
+            self._answer(json.dumps(tree).encode())
+        elif path.startswith(raw) and path.removeprefix(raw) in files:
+            self.asked.append(path.removeprefix(raw))
+            self._answer(files[path.removeprefix(raw)].read_bytes())
+        else:
+            self._answer(b"{}", 404, {"X-Error-Code": "RevisionNotFound"})
+
+    do_HEAD = do_GET
+
+    def _answer(self, body: bytes, status: int = 200, headers: dict | None = None) -> None:
+        self.send_response(status)
+        own = {"ETag": f'"{sha1(body).hexdigest()}"', "X-Repo-Commit": self.sha, "Content-Length": str(len(body))}
+        for key, value in {**own, **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(half) -> Iterator[tuple[ThreadingHTTPServer, list[str]]]:
+    """A hub on this machine that has the small base model, with the doubles that repositories have; what was asked."""
+    for name in ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin", "README.md"):
+        (half / name).write_bytes(b"not to be fetched")
+    (half / "safety_checker").mkdir()
+    (half / "safety_checker/model.safetensors").write_bytes(b"not to be fetched")
+    asked: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Hub,), {"folder": half, "asked": asked})) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server, asked
+        server.shutdown()
+        thread.join()
+
+
+def fetched(tmp_path: Path, model_files: Path, revision: str, **environment: str) -> subprocess.CompletedProcess:
+    """The program fetch_base for a hub id, as the rule calls it."""
+    config = {"base_model": Hub.name, "base_revision": revision, "vae": None, "prediction_type": None}
+    script = Path(__file__).resolve().parent.parent / "scripts/fetch_base.py"
+    places = {"models": model_files, "roots": tmp_path, "cache": tmp_path / "store", "base": tmp_path / "base.json"}
+    options = [str(text) for name, place in places.items() for text in (f"--{name}", place)]
+    hub = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, str(script), "--config", json.dumps(config), *options]
+    return subprocess.run(command, env=os.environ | hub | environment, capture_output=True, text=True, check=False)
+
+
+def test_a_hub_id_is_fetched_at_its_revision_and_then_found_without_the_network(hub, half, tmp_path, model_files):
+    server, asked = hub
+    here = f"http://127.0.0.1:{server.server_port}"
+    first = fetched(tmp_path, model_files, Hub.revision, HF_ENDPOINT=here)
+    assert first.returncode == 0, first.stderr
+    base = load_manifest(tmp_path / "base.json")
+    assert base["path"].name == Hub.sha and base["model"] == Hub.name
+    assert base["sha256"] == {
+        name: hashed for name, hashed in manifest("half", half, tmp_path)["sha256"].items() if "fp16" not in name
+    }
+    assert "unet/diffusion_pytorch_model.safetensors" in asked
+    assert not [name for name in asked if "fp16" in name or name.endswith(".bin") or "safety" in name]
+    written = (tmp_path / "base.json").read_bytes()
+    (tmp_path / "base.json").unlink()
+    asked.clear()
+    again = fetched(tmp_path, model_files, Hub.revision, HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "base.json").read_bytes() == written and not asked
+    other = fetched(tmp_path, model_files, "no-such-branch", HF_ENDPOINT=here)
+    assert other.returncode == 1 and "Traceback" not in other.stdout + other.stderr
+    assert f"base_model {Hub.name}: neither a folder nor a file here, and the hub did not give it" in other.stdout
+    assert "Revision Not Found" in other.stdout
+
+
+# The names of the original Stable Diffusion checkpoints, for levels of two layers.
 RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
     "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
@@ -249,10 +593,11 @@ RESNET = {
 OUTSIDE = {
     "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0", "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
 }  # fmt: skip
 
 
-def original_unet(key: str) -> str:
+def original_unet(key: str, family: Family) -> str:
     for ours, theirs in OUTSIDE.items():
         if key.startswith(ours + "."):
             return theirs + key.removeprefix(ours)
@@ -269,7 +614,9 @@ def original_unet(key: str) -> str:
     else:
         block = ["output_blocks", str(3 * level + (2 if kind == "upsamplers" else number))]
         if kind == "upsamplers":
-            return ".".join([*block, "1" if level == 0 else "2", *rest])
+            # After the attention, where the level has it.
+            attention = family.config["unet"]["up_block_types"][level].startswith("CrossAttn")
+            return ".".join([*block, "2" if attention else "1", *rest])
     return ".".join([*block, "0" if kind == "resnets" else "1", *resnet(kind, rest)])
 
 
@@ -298,5 +645,33 @@ def original_vae(state: dict) -> dict:
     return renamed
 
 
-def original_text(key: str) -> str:
-    return key if key.startswith("text_model.") else f"text_model.{key}"
+def original_text(state: dict) -> dict:
+    return {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in state.items()}
+
+
+# OpenCLIP's names of a text encoder's layers.
+OPEN_CLIP = {
+    "encoder.layers.": "transformer.resblocks.", "layer_norm": "ln_", "self_attn.": "attn.", "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj", "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding", "final_ln_": "ln_final",
+}  # fmt: skip
+
+
+def open_clip(state: dict, read: bool = True) -> dict:
+    """A text encoder by OpenCLIP's names: query, key and value in one, and a projection. With `read` False it has, as
+    in SD 2, a projection and a last layer that no picture depends on."""
+    renamed = {}
+    for key, value in state.items():
+        key = key.removeprefix("text_model.")
+        for ours, theirs in OPEN_CLIP.items():
+            key = key.replace(ours, theirs)
+        renamed[key] = value
+    for query in [key for key in renamed if ".q_proj." in key]:
+        three = [renamed.pop(query.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
+        renamed[query.replace("q_proj.", "in_proj_")] = torch.cat(three)
+    if read:
+        renamed["text_projection"] = renamed.pop("text_projection.weight").T
+        return renamed
+    last = {key.replace(".22.", ".23."): torch.ones_like(value) for key, value in renamed.items() if ".22." in key}
+    width = renamed["positional_embedding"].shape[1]
+    return renamed | last | {"text_projection": torch.ones(width, width), "logit_scale": torch.tensor(4.6)}

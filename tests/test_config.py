@@ -129,6 +129,14 @@ def test_two_of_steps_epochs_and_repeats_are_always_there(roots, written, meant)
     assert (train["max_train_steps"], train["epochs"], train["repeats"]) == meant
 
 
+def test_numbers_may_be_written_as_kohyas_users_write_them(roots):
+    config = mistaken(["train", "learning_rate"], yaml.safe_load("1e-4"))
+    config["train"] |= yaml.safe_load("optimizer_args: {eps: 1e-8, betas: [9e-1, 0.99]}")
+    train = checked_config(config, roots)["train"]
+    assert train["learning_rate"] == 0.0001
+    assert train["optimizer_args"] == {"eps": 1e-8, "betas": [0.9, 0.99]}
+
+
 def test_the_shipped_configuration_is_right():
     config = checked_config(yaml.safe_load((ROOT / "config.yaml").read_text()), [ROOT])
     assert config["subjects"]["ava"]["consent"] == "synthetic"

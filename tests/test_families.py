@@ -9,7 +9,8 @@ import torch
 
 from likeness.base_model import diffusers_folder, load_manifest, manifest, write_config
 from likeness.conditioning import conditioning, load_text_encoders, load_tokenizers, token_ids
-from likeness.families import SD2, SD15, SDXL, Family
+from likeness.errors import LikenessError
+from likeness.families import SD2, SD15, SDXL, Family, schedule_of_file
 from likeness.latents import encoded_caption
 from likeness.models import CLIP_VOCABULARY
 from likeness.sampling import Cell, drawn, load_pipeline
@@ -28,7 +29,8 @@ def small(family: Family, folder: Path, model_files: Path) -> Path:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    write_config(family, folder, model_files / CLIP_VOCABULARY)
+    schedule = {"prediction_type": "v_prediction" if family is SD2 else "epsilon"}
+    write_config(family, folder, model_files / CLIP_VOCABULARY, schedule)
     torch.manual_seed(0)
     encoders = len(family.text_encoders)
     narrow_unet = {
@@ -146,9 +148,55 @@ def test_clip_skip_of_15_is_the_layer_before_through_the_last_norm(base_manifest
     assert not torch.allclose(last, before) and before.shape == last.shape
 
 
+@pytest.mark.parametrize("family", [SD2, SDXL], ids=["sd2", "sdxl"])
+def test_a_clip_skip_past_the_first_layer_says_how_many_there_are(tmp_path, model_files, family):
+    """Of SD 2's three layers three can be chosen from, of SDXL's two: it begins one before the last."""
+    folder = small(family, tmp_path / "model", model_files)
+    (tmp_path / "base.json").write_text(json.dumps(manifest("model", folder, tmp_path)))
+    base = load_manifest(tmp_path / "base.json")
+    deepest = 3 if family is SD2 else 2
+    read = [text["hidden"] for skip in range(1, deepest + 1) for text in captions(base, ["photo"], skip)]
+    assert not any(torch.allclose(read[i], read[j]) for i in range(deepest) for j in range(i))
+    with pytest.raises(LikenessError, match=f"clip_skip {deepest + 1}: .* has 3 layers; expected at most {deepest}"):
+        captions(base, ["photo"], deepest + 1)
+
+
 def test_every_family_is_told_apart_by_a_single_files_layers():
     from likeness.families import family_of_file
 
     for family in (SD15, SD2, SDXL):
         assert family_of_file(["model.diffusion_model.out.0.bias", family.keys + "x"]) is family
     assert family_of_file(["x"]) is None
+
+
+# What tells SD 2's two kinds apart, with a spread of 0.1 and of 0.08 round a mean that does not count.
+SPREAD = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+WIDE, CLOSE = ({SPREAD: 0.5 + torch.tensor([share, -share] * 16).half()} for share in (0.1, 0.08))
+V_PRED, ZTSNR = {"v_pred": torch.tensor([])}, {"ztsnr": torch.tensor([])}
+SPEC_V, SPEC_EPSILON = ({"modelspec.prediction_type": value} for value in ("v", "epsilon"))
+
+
+@pytest.mark.parametrize(
+    ("family", "tensors", "metadata", "expected"),
+    [
+        (SD15, {}, {}, "epsilon"),
+        (SD15, WIDE, {}, "epsilon"),  # the spread says something of SD 2 alone
+        (SD15, V_PRED, {}, "v_prediction"),
+        (SD15, {}, SPEC_V, "v_prediction"),
+        (SD2, WIDE, {}, "v_prediction"),
+        (SD2, CLOSE, {}, "epsilon"),
+        (SD2, CLOSE, SPEC_V, "v_prediction"),
+        (SD2, WIDE, SPEC_EPSILON, "epsilon"),
+        (SD2, WIDE, {"modelspec.prediction_type": "of another kind"}, "v_prediction"),
+        (SDXL, {}, SPEC_EPSILON, "epsilon"),
+        (SDXL, V_PRED, {}, "v_prediction"),
+        (SDXL, V_PRED, SPEC_EPSILON, "v_prediction"),
+    ],
+)
+def test_a_single_file_says_what_it_predicts(tmp_path, family, tensors, metadata, expected):
+    for more, zero_snr in (({}, False), (ZTSNR, expected == "v_prediction")):
+        safetensors.torch.save_file({"x": torch.zeros(1)} | tensors | more, tmp_path / "single.safetensors", metadata)
+        with safetensors.safe_open(tmp_path / "single.safetensors", "pt") as file:
+            schedule = schedule_of_file(family, file.keys(), file.metadata() or {}, file.get_tensor)
+        assert schedule["prediction_type"] == expected and schedule["rescale_betas_zero_snr"] == zero_snr
+        assert schedule.get("timestep_spacing") == ("trailing" if zero_snr else None)

@@ -3,20 +3,35 @@
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from likeness.errors import LikenessError
-from likeness.families import FAMILIES, Family, family_of_file, family_of_folder
+from likeness.families import FAMILIES, Family, family_of_file, family_of_folder, schedule_of_file
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
 from likeness.provenance import canonical, digest, file_sha256
 
+# What diffusers and transformers call the file of a part's weights.
+WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
 # What a hub repository is asked for: never pickles, never half-precision doubles, never the safety checker.
 _HUB_PARTS = sorted({part for family in FAMILIES.values() for part in family.parts})
 HUB_FILES = ["model_index.json", *(f"{part}/*.{ending}" for part in _HUB_PARTS for ending in ("json", "txt"))]
-HUB_FILES += [f"{part}/{name}.safetensors" for part in _HUB_PARTS for name in ("model", "diffusion_pytorch_model")]
+HUB_FILES += [
+    f"{part}/{Path(name).stem}{shard}.safetensors"
+    for part in _HUB_PARTS
+    for name in (WEIGHTS, TEXT_WEIGHTS)
+    for shard in ("", "-*-of-*")
+]
 # Numbers in which two VAEs of one family agree, and what diffusers takes where a config.json lacks them.
 VAE_DEFAULTS = {"latent_channels": 4, "scaling_factor": 0.18215}
+PREDICTIONS = ("epsilon", "v_prediction")
+# CLIP's vocabulary, what transformers takes where a config.json lacks it, and what of it no merge makes (256 bytes, the
+# same at a word's end, 2 marks).
+VOCABULARY, UNMERGED = 49408, 514
+# Some models have more rows than tokens, up to a round number; a file that was cut short lacks far more than this.
+WHOLE_VOCABULARY = 0.9
 
 
 def diffusers_folder(model: str, revision: str | None, roots: list[Path], merge_list: Path, store: Path) -> Path:
@@ -56,11 +71,12 @@ def vae_folder(vae: str, roots: list[Path], base_folder: Path, store: Path) -> P
         folder = _converted_vae(local, _family(base_folder, str(base_folder)), store)
     else:
         raise LikenessError(f"vae {vae}: expected a diffusers folder or a .safetensors file")
-    if not (folder / "config.json").is_file() or not list(folder.glob("diffusion_pytorch_model*.safetensors")):
+    if not (folder / "config.json").is_file() or not _has_weights(folder, WEIGHTS):
         raise LikenessError(
-            f"vae {vae}: no config.json with a diffusion_pytorch_model.safetensors in it; the download is incomplete, "
+            f"vae {vae}: no config.json with a {WEIGHTS} in it; the download is incomplete, "
             "or name the .safetensors file itself"
         )
+    _check_json(folder, ("config.json",), f"vae {vae}")
     _check_weights(folder, f"vae {vae}")
     own, base = (
         {**VAE_DEFAULTS, **json.loads((part / "config.json").read_text())} for part in (folder, base_folder / "vae")
@@ -74,9 +90,15 @@ def vae_folder(vae: str, roots: list[Path], base_folder: Path, store: Path) -> P
     return folder
 
 
-def manifest(model: str, folder: Path, manifest_folder: Path, vae: Path | None = None) -> dict:
+def manifest(
+    model: str, folder: Path, manifest_folder: Path, vae: Path | None = None, prediction_type: str | None = None
+) -> dict:
     """base.json: where the model is, what kind it is, and the sha256 of every file that is read from it. The files of
-    `vae`, a folder of the user's own, are listed in the place of the model's."""
+    `vae`, a folder of the user's own, are listed in the place of the model's; `prediction_type` goes before what the
+    model says of itself.
+
+    Raises LikenessError if the model predicts something that cannot be trained.
+    """
     family = _family(folder, model)
     places = {part: folder / part for part in family.parts} | ({"vae": vae} if vae else {})
     files = {
@@ -87,14 +109,23 @@ def manifest(model: str, folder: Path, manifest_folder: Path, vae: Path | None =
     }
     hashes = {name: file_sha256(path) for name, path in sorted(files.items())}
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
+    own_prediction = scheduler.get("prediction_type", "epsilon")
+    prediction = prediction_type or own_prediction
+    if prediction not in PREDICTIONS:
+        raise LikenessError(
+            f"base_model {model}: prediction_type {prediction!r} in its scheduler_config.json; expected "
+            f"{' or '.join(PREDICTIONS)}, which prediction_type in config.yaml can say in its place"
+        )
+    # The files' hashes alone would not tell what is trained on them.
+    corrected = {"prediction_type": prediction} if prediction != own_prediction else {}
     own_vae = {"vae_path": os.path.relpath(vae.resolve(), manifest_folder.resolve())} if vae else {}
     return own_vae | {
         "model": model,
         "path": os.path.relpath(folder.resolve(), manifest_folder.resolve()),
         "family": family.name,
-        "prediction_type": scheduler.get("prediction_type", "epsilon"),
+        "prediction_type": prediction,
         "sha256": hashes,
-        "digest": digest(canonical(hashes)),
+        "digest": digest(canonical(hashes | corrected)),
     }
 
 
@@ -118,7 +149,11 @@ def part_digest(base: dict, *parts: str) -> str:
 
 def load_part(base: dict, part: str, dtype=None):
     """One frozen part of the base model on the CPU: "unet", "vae", "text_encoder", "tokenizer", "scheduler", and for
-    SDXL "text_encoder_2" and "tokenizer_2"."""
+    SDXL "text_encoder_2" and "tokenizer_2".
+
+    Its numbers are of `dtype`; without one fp32, in whatever precision the files are (transformers takes theirs). The
+    scheduler predicts what base.json says, which may not be what its file says.
+    """
     where = {"pretrained_model_name_or_path": base["path"], "subfolder": part, "local_files_only": True}
     match part:
         case "tokenizer" | "tokenizer_2":
@@ -128,34 +163,35 @@ def load_part(base: dict, part: str, dtype=None):
         case "scheduler":
             from diffusers import DDPMScheduler
 
-            return DDPMScheduler.from_pretrained(**where)
+            return DDPMScheduler.from_pretrained(**where, prediction_type=base["prediction_type"])
+    import torch
+
+    where["dtype"] = dtype or torch.float32
+    match part:
         case "text_encoder":
             from transformers import CLIPTextModel
 
-            model = CLIPTextModel.from_pretrained(**where, dtype=dtype)
+            model = CLIPTextModel.from_pretrained(**where)
         case "text_encoder_2":
             from transformers import CLIPTextModelWithProjection
 
-            model = CLIPTextModelWithProjection.from_pretrained(**where, dtype=dtype)
+            model = CLIPTextModelWithProjection.from_pretrained(**where)
         case "vae":
             from diffusers import AutoencoderKL
 
             if "vae_path" in base:
-                where = {"pretrained_model_name_or_path": base["vae_path"], "local_files_only": True}
-            model = AutoencoderKL.from_pretrained(**where, dtype=dtype)
+                where |= {"pretrained_model_name_or_path": base["vae_path"], "subfolder": None}
+            model = AutoencoderKL.from_pretrained(**where)
         case "unet":
             from diffusers import UNet2DConditionModel
 
-            model = UNet2DConditionModel.from_pretrained(**where, dtype=dtype)
+            model = UNet2DConditionModel.from_pretrained(**where)
     return model.requires_grad_(False).eval()
 
 
 def _family(folder: Path, model: str) -> Family:
     """Raises LikenessError if the folder's model cannot be trained."""
-    unet, text_encoder = (
-        json.loads(path.read_text()) if (path := folder / part / "config.json").is_file() else {}
-        for part in ("unet", "text_encoder")
-    )
+    unet, text_encoder = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "text_encoder"))
     family = family_of_folder(unet, text_encoder)
     if not family:
         known = ", ".join(family.title for family in FAMILIES.values())
@@ -164,25 +200,88 @@ def _family(folder: Path, model: str) -> Family:
 
 
 def _check_folder(folder: Path, model: str) -> None:
-    for part in ("unet", "text_encoder"):
-        if not (folder / part).is_dir():
-            raise LikenessError(f"base_model {model}: no folder {part}; it is not a whole model in diffusers' layout")
+    """Raises LikenessError if something is missing or damaged that a later stage reads, or the family is unknown."""
+    what = f"base_model {model}"
+    _check_parts(folder, ("unet", "text_encoder"), what)
+    _check_json(folder, ("model_index.json", "unet/config.json", "text_encoder/config.json"), what)
     family = _family(folder, model)
-    for part in family.parts:
-        if not (folder / part).is_dir():
-            raise LikenessError(f"base_model {model}: no folder {part}; it is not a whole model in diffusers' layout")
-    for part in ("unet", "vae", *family.text_encoders):
-        if not list((folder / part).glob("*.safetensors")):
+    _check_parts(folder, family.parts, what)
+    with_weights = ("unet", "vae", *family.text_encoders)
+    _check_json(folder, ("scheduler/scheduler_config.json", *(f"{part}/config.json" for part in with_weights)), what)
+    for part in with_weights:
+        name = TEXT_WEIGHTS if part in family.text_encoders else WEIGHTS
+        if not _has_weights(folder / part, name):
             raise LikenessError(
-                f"base_model {model}: no .safetensors file in {part}; the download is incomplete or only has pickles"
+                f"{what}: no {part}/{name}; the download is incomplete, or only has pickles or a half precision variant"
             )
-        _check_weights(folder / part, f"base_model {model}")
+        _check_weights(folder / part, what)
+    for part in family.text_encoders:
+        _check_tokenizer(folder, part, what)
+
+
+def _check_parts(folder: Path, parts: Iterable[str], what: str) -> None:
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise LikenessError(f"{what}: no folder {part}; it is not a whole model in diffusers' layout")
+
+
+def _check_json(folder: Path, names: Iterable[str], what: str) -> None:
+    """Raises LikenessError if a file is not there, or not whole."""
+    for name in names:
+        try:
+            json.loads((folder / name).read_text())
+        except FileNotFoundError:
+            raise LikenessError(f"{what}: no {name}; the download is incomplete, get it again") from None
+        except ValueError as error:
+            raise LikenessError(f"{what}: {name} is damaged or half downloaded ({error}); get it again") from None
+
+
+def _check_tokenizer(folder: Path, text_encoder: str, what: str) -> None:
+    """Raises LikenessError if the tokenizer of a text encoder is not whole: transformers makes one without words of
+    what is missing, and every caption then reads the same."""
+    name = text_encoder.replace("text_encoder", "tokenizer")
+    if not (folder / name / "tokenizer.json").is_file():
+        for file in ("vocab.json", "merges.txt"):
+            if not (folder / name / file).is_file():
+                raise LikenessError(
+                    f"{what}: no {name}/{file}, and no {name}/tokenizer.json in its place; without it no caption can "
+                    "be read, get it again"
+                )
+    from transformers import CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / name, local_files_only=True)
+        merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    except Exception as error:
+        raise LikenessError(f"{what}: {name} is damaged or half downloaded ({error}); get it again") from None
+    expected = json.loads((folder / text_encoder / "config.json").read_text()).get("vocab_size", VOCABULARY)
+    for found, whole, of in ((len(tokenizer), expected, "tokens"), (len(merges), expected - UNMERGED, "merges")):
+        if found < WHOLE_VOCABULARY * whole:
+            raise LikenessError(
+                f"{what}: {name} has {found} {of}, {text_encoder} was made with {whole}; a file in it is damaged or "
+                "half downloaded, get it again"
+            )
+
+
+def _has_weights(folder: Path, name: str) -> bool:
+    """Whether a folder has the file that a part's weights are read from, or the table of the several that they are
+    spread over. A half precision variant (model.fp16.safetensors) is not read in their place."""
+    return any((folder / f"{name}{table}").is_file() for table in ("", ".index.json"))
 
 
 def _check_weights(folder: Path, what: str) -> None:
-    """Raises LikenessError if a .safetensors file of a folder is not whole: its header says how long it must be."""
+    """Raises LikenessError if a .safetensors file of a folder is not whole (its header says how long it must be), or
+    one of several that the weights are spread over is missing."""
     from safetensors import safe_open
 
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        _check_json(folder.parent, (f"{folder.name}/{index.name}",), what)
+        for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+            if not (folder / shard).is_file():
+                raise LikenessError(
+                    f"{what}: no {folder.name}/{shard}, which {index.name} names; the download is incomplete, get it "
+                    "again"
+                )
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt"):
@@ -224,20 +323,12 @@ def _save(model, target: Path) -> None:
 def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
     """A single-file checkpoint as a diffusers folder, kept by the file's hash; offline, with its family's numbers."""
     target = store / file_sha256(path)[:16]
+    family, schedule = _read_single_file(path)
     if not (target / "model_index.json").is_file():
         import diffusers
-        from safetensors import safe_open
 
-        try:
-            with safe_open(path, "pt") as file:
-                family = family_of_file(file.keys())
-        except Exception as error:
-            raise LikenessError(f"base_model {path.name}: damaged, or no safetensors file ({error})") from None
-        if not family:
-            known = ", ".join(family.title for family in FAMILIES.values())
-            raise LikenessError(f"base_model {path.name}: its layers are of none of {known}")
         config = target.with_name(f"{target.name}.config")
-        write_config(family, config, merge_list)
+        write_config(family, config, merge_list, schedule)
         extras = {} if family.name == "sdxl" else {"safety_checker": None, "feature_extractor": None}
         try:
             pipeline = getattr(diffusers, family.pipeline).from_single_file(
@@ -249,15 +340,37 @@ def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
             ) from None
         _save(pipeline, target)
         shutil.rmtree(config)
+    # Outside, because an older version of this code may have read the schedule otherwise.
+    scheduler = target / "scheduler/scheduler_config.json"
+    numbers = json.loads(scheduler.read_text())
+    if numbers | schedule != numbers:
+        write_atomic(scheduler, json.dumps(numbers | schedule, indent=2, sort_keys=True) + "\n")
     return target
 
 
-def write_config(family: Family, folder: Path, merge_list: Path) -> None:
-    """A diffusers folder of a family without weights."""
+def _read_single_file(path: Path) -> tuple[Family, dict]:
+    """The family of a checkpoint, and what it says of its noise schedule."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            keys = set(file.keys())
+            family = family_of_file(keys)
+            schedule = schedule_of_file(family, keys, file.metadata() or {}, file.get_tensor) if family else {}
+    except Exception as error:
+        raise LikenessError(f"base_model {path.name}: damaged, or no safetensors file ({error})") from None
+    if not family:
+        known = ", ".join(family.title for family in FAMILIES.values())
+        raise LikenessError(f"base_model {path.name}: its layers are of none of {known}")
+    return family, schedule
+
+
+def write_config(family: Family, folder: Path, merge_list: Path, schedule: Mapping = MappingProxyType({})) -> None:
+    """A diffusers folder of a family without weights. `schedule` goes before the scheduler's usual numbers."""
     from likeness.demo_base import SCHEDULER
     from likeness.tokenizer import clip_tokenizer
 
-    scheduler = {"_class_name": "DDIMScheduler", **SCHEDULER, "prediction_type": family.prediction_type}
+    scheduler = {"_class_name": "DDIMScheduler", **SCHEDULER, **schedule}
     classes = {
         "scheduler": ["diffusers", "DDIMScheduler"],
         "unet": ["diffusers", "UNet2DConditionModel"],

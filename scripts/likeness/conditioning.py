@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from likeness.base_model import load_part
+from likeness.errors import LikenessError
 from likeness.families import FAMILIES
 
 TOKENS = 77  # what CLIP reads at once, with its two marks
@@ -27,7 +28,8 @@ def load_tokenizers(base: dict) -> list:
     return [load_part(base, part.replace("text_encoder", "tokenizer")) for part in parts]
 
 
-def load_text_encoders(base: dict, dtype=None) -> list[torch.nn.Module]:
+def load_text_encoders(base: dict, dtype: torch.dtype | None = None) -> list[torch.nn.Module]:
+    """In fp32 without a `dtype`."""
     return [load_part(base, part, dtype) for part in FAMILIES[base["family"]].text_encoders]
 
 
@@ -41,9 +43,18 @@ def conditioning(encoders: Sequence[torch.nn.Module], tokens: torch.Tensor, clip
     """`tokens` is int64 (n, encoders, 77).
 
     SD 1.x and 2.x: the last hidden state, or with clip_skip 2 the one before, through the last layer norm. SDXL: the
-    one before the last of each encoder (with clip_skip 1), side by side, and the second one's text embedding.
+    one before the last of each encoder (with clip_skip 1; larger ones count from there, as in diffusers, where A1111
+    leaves clip_skip aside for SDXL), side by side, and the second one's text embedding.
+
+    Raises LikenessError if clip_skip reaches past the first layer.
     """
     outputs = [encoder(tokens[:, i], output_hidden_states=True) for i, encoder in enumerate(encoders)]
+    # The first of the hidden states is the embeddings, before any layer; SDXL begins one layer lower.
+    layers = min(len(output.hidden_states) for output in outputs) - 1
+    if clip_skip > (deepest := layers - (len(encoders) == 2)):
+        raise LikenessError(
+            f"clip_skip {clip_skip}: the base model's text encoder has {layers} layers; expected at most {deepest}"
+        )
     if len(encoders) == 2:
         hidden = torch.cat([output.hidden_states[-1 - clip_skip] for output in outputs], dim=-1)
         return Conditioning(hidden, outputs[1].text_embeds)

@@ -5,18 +5,28 @@ adding a key here reruns nothing.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from likeness.errors import LikenessError
 from likeness.suffixes import PHOTO_SUFFIXES
 from likeness.training.optimizers import problems
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]  # part of file names, of A1111's <lora:...>
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _number(written: Any) -> Any:
+    """1e-4 is a number to everybody but YAML 1.1, which wants 1.0e-4 and hands on a text."""
+    is_number = isinstance(written, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", written)
+    return float(written) if is_number else written
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -46,16 +56,16 @@ class Curate(Section):
     """Lowest SFace similarity to the subject's other photos; what it costs: docs/faces.md."""
     near_duplicate: Annotated[int, Field(ge=0, le=64)] = 6
     """Perceptual-hash distance up to which two photos count as the same picture."""
-    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    held_out: Annotated[Number, Field(ge=0, le=0.5)] = 0.2
     """Share of the photos set apart for judging (at least 3)."""
     min_photos: Annotated[int, Field(ge=1)] = 5
     """Fewer photos than this left to train on is an error."""
 
 
 class Crop(Section):
-    face_fraction: Annotated[float, Field(gt=0.1, le=1)] = 0.45
+    face_fraction: Annotated[Number, Field(gt=0.1, le=1)] = 0.45
     """Face height as a share of the crop's side: head and a little shoulder."""
-    face_level: Annotated[float, Field(ge=0.3, le=0.7)] = 0.48
+    face_level: Annotated[Number, Field(ge=0.3, le=0.7)] = 0.48
     """Height of the face's middle in the crop, from the top: more shoulder than air above the hair."""
 
 
@@ -83,29 +93,29 @@ class Train(Section):
     only here does it draw as it was trained."""
     rank: Annotated[int, Field(gt=0)] = 128
     """kohya's network_dim."""
-    alpha: Annotated[float, Field(gt=0)] = 64
+    alpha: Annotated[Number, Field(gt=0)] = 64
     """kohya's network_alpha: the LoRA counts alpha / rank."""
     conv_rank: Annotated[int, Field(gt=0)] = 8
     """Rank of LoCon's 3x3 convolutions (kohya's conv_dim)."""
-    conv_alpha: Annotated[float, Field(gt=0)] = 4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    conv_alpha: Annotated[Number, Field(gt=0)] = 4
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Of the adapter, while training (kohya's network_dropout)."""
     layers: Literal["all", "attention"] = "all"
     """Where a LoRA goes: every layer of the transformers, or their attention alone."""
     network_weights: Annotated[str, Field(min_length=1)] | None = None
     """A LoRA file to go on from, of the same kind, rank and layers (kohya's network_weights)."""
     optimizer: Literal["AdamW", "AdamW8bit", "Adafactor", "DAdaptAdam", "Prodigy", "Lion"] = "AdamW"
-    optimizer_args: dict[str, bool | int | float | list[float]] = {}
+    optimizer_args: dict[str, bool | int | Number | list[Number]] = {}
     """As in kohya: {weight_decay: 0.01, betas: [0.9, 0.99], relative_step: false, ...}."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
     """Of the U-Net's LoRA; 1 for DAdaptAdam and Prodigy."""
     train_text_encoder: bool = False
-    text_encoder_lr: Annotated[float, Field(gt=0)] = 5e-5
+    text_encoder_lr: Annotated[Number, Field(gt=0)] = 5e-5
     lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
     ] = "cosine_with_restarts"
     lr_scheduler_num_cycles: Annotated[int, Field(gt=0)] = 3
-    lr_scheduler_power: Annotated[float, Field(gt=0)] = 1.0
+    lr_scheduler_power: Annotated[Number, Field(gt=0)] = 1.0
     """Of polynomial."""
     lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
     max_train_steps: Annotated[int, Field(gt=0)] | None = None
@@ -132,19 +142,19 @@ class Train(Section):
     deterministic: bool = False
     """On a GPU: the same bytes again, by slower kernels. On a CPU they are the same anyway."""
     loss: Literal["l2", "huber"] = "l2"
-    huber_c: Annotated[float, Field(gt=0, le=1)] = 0.1
+    huber_c: Annotated[Number, Field(gt=0, le=1)] = 0.1
     huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    min_snr_gamma: Annotated[Number, Field(gt=0)] | None = None
     debiased_estimation: bool = False
     """Instead of min_snr_gamma."""
     masked_loss: bool = False
     """What lies outside the head counts a tenth, so that less of the background is learned."""
-    prior_loss_weight: Annotated[float, Field(gt=0)] = 1.0
+    prior_loss_weight: Annotated[Number, Field(gt=0)] = 1.0
     """Of the regularisation photos."""
-    noise_offset: Annotated[float, Field(ge=0)] = 0.0
+    noise_offset: Annotated[Number, Field(ge=0)] = 0.0
     multires_noise_iterations: Annotated[int, Field(ge=0)] = 0
-    multires_noise_discount: Annotated[float, Field(gt=0, le=1)] = 0.3
-    caption_dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    multires_noise_discount: Annotated[Number, Field(gt=0, le=1)] = 0.3
+    caption_dropout_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the pictures that are shown without their caption."""
     shuffle_caption: bool = False
     """The parts of a caption between commas change places each time."""
@@ -152,7 +162,7 @@ class Train(Section):
     """How many parts stay in front when the others are shuffled: the first names the subject."""
     flip_aug: bool = False
     """Mirrors every other picture. Faces are not symmetric: a LoRA that saw both sides looks less like the person."""
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema_decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
     """Save the moving average of the weights, which keeps this share of itself at each step (0.99 to 0.999)."""
     seed: Annotated[int, Field(ge=0)] = 42
 
@@ -186,10 +196,10 @@ class Sample(Section):
     untrained_prompt: str = "photo of a {class_noun}, portrait"
     """Without the trigger: if this looks like the person too, the LoRA has leaked."""
     negative_prompt: str = ""
-    weights: Annotated[list[Annotated[float, Field(gt=0, le=2)]], Field(min_length=1)] = [0.6, 0.8, 1.0]
+    weights: Annotated[list[Annotated[Number, Field(gt=0, le=2)]], Field(min_length=1)] = [0.6, 0.8, 1.0]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2]
     steps: Annotated[int, Field(gt=0)] = 25
-    guidance_scale: Annotated[float, Field(ge=1)] = 7.0
+    guidance_scale: Annotated[Number, Field(ge=1)] = 7.0
     batch_size: Annotated[int, Field(gt=0)] = 4
     """Images drawn at once."""
 
@@ -209,14 +219,14 @@ class Sample(Section):
 
 
 class Select(Section):
-    beta: Annotated[float, Field(gt=0)] = 2.0
+    beta: Annotated[Number, Field(gt=0)] = 2.0
     """F-beta: how many times identity counts as much as prompt following."""
     copy_limit: Fraction = 0.95
     """SFace similarity to a training photo from which a picture counts as a copy of it."""
     leak_limit: Fraction = 0.5
     """Identity (0 to 1) that the untrained prompt may show before its checkpoint and weight are out."""
     bootstrap: Annotated[int, Field(ge=100)] = 2000
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -227,6 +237,8 @@ class Config(Section):
     """Branch, tag or commit of a hub id."""
     vae: Annotated[str, Field(min_length=1)] | None = None
     """A VAE of your own instead of the base model's: a diffusers folder or a single .safetensors file."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the base model predicts, noise or velocity (kohya's v_parameterization); empty: as the model says."""
     clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
     """As in A1111: 1 reads the text encoder's last layer, 2 the one before; the same when you draw."""
     resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512

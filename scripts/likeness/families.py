@@ -3,7 +3,7 @@
 A single .safetensors file carries weights and no configuration; which family it is of, its layers' names say.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 _UNET = {
@@ -55,7 +55,6 @@ class Family(NamedTuple):
     parts: tuple[str, ...]
     config: Mapping[str, Mapping]
     keys: str
-    prediction_type: str = "epsilon"
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -97,8 +96,6 @@ SD2 = Family(
         },
     },
     "cond_stage_model.model.",
-    # Of the 768 px models, which nearly all finetunes come from. A diffusers folder says it itself.
-    prediction_type="v_prediction",
 )
 SDXL = Family(
     "sdxl",
@@ -153,3 +150,32 @@ def family_of_folder(unet: Mapping, text_encoder: Mapping) -> Family | None:
 def family_of_file(keys: Collection[str]) -> Family | None:
     """The family of a single file by the names of its tensors."""
     return next((family for family in FAMILIES.values() if any(key.startswith(family.keys) for key in keys)), None)
+
+
+# Of SD 2: a tensor whose spread tells its two kinds apart, and where they part.
+_SD2_SPREAD, _SD2_VELOCITY = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
+# modelspec.prediction_type, as kohya's trainer and the Stability model specification write it.
+_MODELSPEC = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+
+
+def schedule_of_file(family: Family, keys: Collection[str], metadata: Mapping[str, str], tensor: Callable) -> dict:
+    """What a single file says of its noise schedule, in the scheduler's words. `tensor` reads one of its tensors.
+
+    A tensor named `v_pred` marks a v-prediction model, and `ztsnr` beside it one whose last step is noise alone; else
+    the header says it; else Stable Diffusion 2 is told by the spread of one bias, as ComfyUI does it (SD20.model_type
+    in comfy/supported_models.py: standard deviation above 0.09 is v), and all others predict the noise.
+    """
+    spec = _MODELSPEC.get(metadata.get("modelspec.prediction_type", ""))
+    if "v_pred" in keys:
+        prediction = "v_prediction"
+    elif spec:
+        prediction = spec
+    elif family is SD2 and _SD2_SPREAD in keys:
+        spread = tensor(_SD2_SPREAD).float().std(correction=0).item()
+        prediction = "v_prediction" if spread > _SD2_VELOCITY else "epsilon"
+    else:
+        prediction = "epsilon"
+    if "ztsnr" in keys and prediction == "v_prediction":
+        # Lin et al. 2023 (arXiv:2305.08891): drawing has to begin at the last step, which only trailing does.
+        return {"prediction_type": prediction, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return {"prediction_type": prediction, "rescale_betas_zero_snr": False}

@@ -17,5 +17,6 @@ def hub_folder(model: str, files: Sequence[str], not_here: str, advice: str, rev
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(files)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # The number of the HTTP error comes first, then what it means: no such revision, no such model, a gated one.
+        reason = " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2])
         raise LikenessError(f"{not_here}, and the hub did not give it ({reason}); {advice}") from None

@@ -56,7 +56,9 @@ def load_pipeline(base: dict, lora: Path | None, device: torch.device) -> Pipeli
     pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(
         base["path"], dtype=dtype, local_files_only=True, vae=load_part(base, "vae", dtype), **extras
     )
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, use_karras_sigmas=True, prediction_type=base["prediction_type"]
+    )
     pipeline.set_progress_bar_config(disable=True)
     set_weight = _with_lora(pipeline, lora) if lora else lambda weight: None
     return Pipeline(pipeline.to(device), set_weight)
