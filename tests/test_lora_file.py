@@ -2,31 +2,43 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
 from likeness.errors import LikenessError
-from likeness.families import SD15
+from likeness.families import SD15, SDXL
 from likeness.lora_file import lora_bytes, text_encoder_modules, unet_modules
 from likeness.tensors import read_metadata, with_metadata
 from trained_run import trained
 
-TABLE = (Path(__file__).parent / "data/kohya_sd15_modules.txt").read_text().split()
+DATA = Path(__file__).parent / "data"
 
 
-def test_sd15_has_kohyas_192_and_72_modules():
+def layers_of(config: dict) -> dict[str, torch.nn.Module]:
+    """Those of a U-Net in full size, without its numbers."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(SD15.config["unet"])
-    modules = unet_modules(unet.config)
+        return dict(UNet2DConditionModel.from_config(config).named_modules())
+
+
+def test_sd15_has_kohyas_192_and_72_modules():
+    modules, layers = unet_modules(SD15.config["unet"]), layers_of(SD15.config["unet"])
     assert len(modules) == 192
-    layers = dict(unet.named_modules())
     assert all(isinstance(layers[m.path], torch.nn.Linear | torch.nn.Conv2d) for m in modules)
     text = text_encoder_modules(12, "")
     assert len(text) == 72
-    assert sorted(m.key for m in modules + text) == TABLE
+    assert sorted(m.key for m in modules + text) == (DATA / "kohya_sd15_modules.txt").read_text().split()
+
+
+def test_sdxl_has_kohyas_722_modules_under_their_compvis_names_and_two_text_encoders():
+    modules, layers = unet_modules(SDXL.config["unet"]), layers_of(SDXL.config["unet"])
+    assert len(modules) == 722
+    assert all(isinstance(layers[m.path], torch.nn.Linear | torch.nn.Conv2d) for m in modules)
+    text = [*text_encoder_modules(12, "", "lora_te1"), *text_encoder_modules(32, "", "lora_te2")]
+    assert sorted(m.key for m in modules + text) == (DATA / "kohya_sdxl_modules.txt").read_text().split()
 
 
 def test_text_encoder_keys_are_the_same_before_and_after_transformers_flattened_the_model():
@@ -55,6 +67,42 @@ def test_alpha_is_written_for_every_layer(tmp_path, base_manifest):
         f"{module}.{name}" for module in modules for name in ("alpha", "lora_down.weight", "lora_up.weight")
     )
     assert {tensors[f"{module}.alpha"].item() for module in modules} == {3.0}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_alpha_is_exact_in_every_precision_and_a_training_goes_on_from_its_file(tmp_path, base_manifest, precision):
+    settings = {"rank": 5, "alpha": 4.05, "save_precision": precision}
+    first = trained(tmp_path / "first", base_manifest, **settings).lora(2)
+    alphas = {float(tensor) for key, tensor in safetensors.torch.load_file(first).items() if key.endswith(".alpha")}
+    assert list(alphas) == [pytest.approx(4.05, rel=1e-7)]
+    assert trained(tmp_path / "second", base_manifest, weights=first, **settings).done
+
+
+@pytest.mark.parametrize("network", ["lora", "locon"])
+def test_diffusers_draws_with_the_file_what_the_model_in_training_draws(tmp_path, base_manifest, network):
+    from diffusers import StableDiffusionPipeline
+
+    settings = {"rank": 4, "alpha": 3, "learning_rate": 0.02, "text_encoder_lr": 0.02, "save_precision": "fp32"}
+    run = trained(tmp_path, base_manifest, network=network, train_text_encoder=True, **settings)
+
+    def picture(changed) -> np.ndarray:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            base_manifest["path"], safety_checker=None, local_files_only=True
+        )
+        changed(pipeline)
+        pipeline.set_progress_bar_config(disable=True)
+        noise = torch.Generator().manual_seed(1)
+        return pipeline(
+            "photo of ohwx woman", height=64, width=64, num_inference_steps=3, generator=noise, output_type="np"
+        ).images[0]
+
+    def in_training(pipeline) -> None:
+        pipeline.unet = run.networks["unet"].model.eval()
+        pipeline.text_encoder = run.networks["text_encoder"].model.eval()
+
+    by_training, by_file = picture(in_training), picture(lambda pipeline: pipeline.load_lora_weights(run.lora(2)))
+    assert np.abs(by_training - by_file).max() < 1e-4
+    assert np.abs(by_training - picture(lambda pipeline: None)).max() > 0.01, "the LoRA changes nothing"
 
 
 @pytest.mark.parametrize("text_encoder", [False, True])

@@ -149,9 +149,9 @@ def _compvis_name(path: str, layers_per_block: int) -> str:
 
 def lora_bytes(tensors: Mapping[str, torch.Tensor], precision: str) -> bytes:
     """The file. `tensors` holds what each layer's adapter has under the file's names, alphas too: without its alpha
-    every reader takes alpha = rank. `sshs_model_hash` is what A1111 shows and looks models up by: sha256 of the file's
-    tensor part.
+    every reader takes alpha = rank. Alphas stay fp32, because half precision would change them. `sshs_model_hash` is
+    what A1111 shows and looks models up by: sha256 of the file's tensor part.
     """
-    dtype = DTYPES[precision]
-    data = safetensors_bytes({key: tensor.to(dtype) for key, tensor in sorted(tensors.items())}, {})
+    dtypes = {key: torch.float32 if key.endswith(".alpha") else DTYPES[precision] for key in sorted(tensors)}
+    data = safetensors_bytes({key: tensors[key].to(dtype) for key, dtype in dtypes.items()}, {})
     return with_metadata(data, {"sshs_model_hash": hashlib.sha256(tensor_part(data)).hexdigest()})

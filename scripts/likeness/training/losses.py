@@ -42,13 +42,15 @@ def timestep_weights(train: Mapping, schedule, timesteps: torch.Tensor) -> torch
     """(n,) in fp64: 1, or by the signal-to-noise ratio.
 
     min_snr_gamma: min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v (Hang et al. 2023, arXiv:2303.09556, 3.4).
-    debiased_estimation: 1 / sqrt(SNR) (Yu et al. 2023, arXiv:2310.08442).
+    debiased_estimation: 1 / sqrt(SNR) for epsilon (Yu et al. 2023, arXiv:2310.08442), 1 / (SNR + 1) for v (as in
+    kohya's trainer): the error of v is that of the picture over sqrt(SNR + 1), where that of epsilon is over sqrt(SNR).
     """
-    snr = _snr(schedule, timesteps)
+    snr, velocity = _snr(schedule, timesteps), schedule.config.prediction_type == "v_prediction"
     if train["min_snr_gamma"] is not None:
-        return snr.clamp(max=train["min_snr_gamma"]) / (snr + (schedule.config.prediction_type == "v_prediction"))
+        return snr.clamp(max=train["min_snr_gamma"]) / (snr + velocity)
     if train["debiased_estimation"]:
-        return snr.clamp(max=MAX_SNR).rsqrt()
+        snr = snr.clamp(max=MAX_SNR)
+        return 1 / (snr + 1) if velocity else snr.rsqrt()
     return torch.ones_like(snr)
 
 

@@ -7,24 +7,32 @@ from likeness.provenance import canonical, digest
 # What the readers' model pages show as the kind of network.
 NETWORK_MODULES = {"lora": "networks.lora", "locon": "networks.lora"}
 
+# (family, prediction): the names of Stability's modelspec 1.0. Its SD 2 that predicts noise is the one for 512 px.
 ARCHITECTURES = {
-    "sd15": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2-768-v",
-    "sdxl": "stable-diffusion-xl-v1-base",
+    ("sd15", "epsilon"): "stable-diffusion-v1",
+    ("sd15", "v"): "stable-diffusion-v1",
+    ("sd2", "epsilon"): "stable-diffusion-v2-512",
+    ("sd2", "v"): "stable-diffusion-v2-768-v",
+    ("sdxl", "epsilon"): "stable-diffusion-xl-v1-base",
+    ("sdxl", "v"): "stable-diffusion-xl-v1-base",
 }
+# Whose code the layers are named after, as modelspec calls it.
+IMPLEMENTATIONS = {"sdxl": "https://github.com/Stability-AI/generative-models"}
 VERSIONS = {"sd15": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 
 
 def lora_metadata(name: str, train: dict, steps: dict, dataset: dict, base: dict) -> dict[str, str]:
     """str -> str, as safetensors wants it. Names as in kohya's train_network.py and Stability's modelspec."""
     resolution = dataset["resolution"]
+    prediction = "v" if base["prediction_type"] == "v_prediction" else "epsilon"
     words = Counter(word.strip() for item in dataset["images"] for word in item["caption"].split(","))
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{ARCHITECTURES[base['family']]}/lora",
+        "modelspec.architecture": f"{ARCHITECTURES[base['family'], prediction]}/lora",
+        "modelspec.implementation": IMPLEMENTATIONS.get(base["family"], "diffusers"),
         "modelspec.title": name,
         "modelspec.resolution": f"{resolution}x{resolution}",
-        "modelspec.prediction_type": "v" if base["prediction_type"] == "v_prediction" else "epsilon",
+        "modelspec.prediction_type": prediction,
         # A1111 tells the families apart by these two.
         "ss_base_model_version": VERSIONS[base["family"]],
         "ss_v2": str(base["family"] == "sd2"),
