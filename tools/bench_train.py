@@ -8,11 +8,13 @@ weights: speed does not depend on them. Three variants train the same LoRA (laye
     plain          a loop like diffusers' examples/text_to_image/train_text_to_image_lora.py
     plain, cached  the same loop with latents and text states computed once, before the first step
     likeness       likeness.training.loop.train
+    compiled       the same with train.compile (on a GPU: CUDA graphs)
 
 Each is a process of its own, and they take turns of some steps, so that what else the machine does slows all of them
 down alike. A step's time is the median over the turns; the first turn warms up and does not count. With a GPU all of it
-runs there, also at batch 8. The FLOPs of a step are counted on the plain loop's U-Net with its LoRA, forward and
-backward, and compared with the rate of the fastest large matrix product of the same precision.
+runs there, also at batch 8, and the compiled one only there: on a CPU its first step takes minutes. The FLOPs of a step
+are counted on the plain loop's U-Net with its LoRA, forward and backward, and compared with the rate of the fastest
+large matrix product of the same precision.
 """
 
 import argparse
@@ -48,7 +50,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from likeness.base_model import load_manifest, load_part, manifest, write_config  # noqa: E402
 from likeness.config import Train  # noqa: E402
 from likeness.demo_base import small_pipeline  # noqa: E402
-from likeness.devices import peak_memory, torch_device  # noqa: E402
+from likeness.devices import is_emulated, peak_memory, torch_device  # noqa: E402
 from likeness.families import SD15  # noqa: E402
 from likeness.lora_file import DTYPES, unet_modules  # noqa: E402
 from likeness.models import CLIP_VOCABULARY, fetch_models, model_path  # noqa: E402
@@ -70,16 +72,18 @@ class Task(NamedTuple):
     precision: str
     turn: int
 
-    def settings(self) -> dict:
+    def settings(self, compiled: bool = False) -> dict:
         """As train_lora hands them over; AdamW at a constant rate, and an end that is never reached."""
         changes = {"rank": self.rank, "alpha": self.rank / 2, "batch_size": self.batch, "precision": self.precision}
-        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant")
+        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant", compile=compiled)
         return train.with_schedule() | {"clip_skip": 1}
 
 
+# What is fast on this CPU.
+CPU_PRECISION = "fp32" if is_emulated("bf16", torch.device("cpu")) else "bf16"
 TASKS = {
     # A CPU's step takes seconds with the large base, so one at a time is enough to be measured.
-    "cpu": [Task("demo", 128, 4, 16, "fp32", 10), Task("sd15", 512, 1, 128, "bf16", 1)],
+    "cpu": [Task("demo", 128, 4, 16, "fp32", 10), Task("sd15", 512, 1, 128, CPU_PRECISION, 1)],
     "cuda": [
         Task("demo", 128, 4, 16, "fp32", 50),
         Task("sd15", 512, 1, 128, "bf16", 50),
@@ -148,6 +152,8 @@ def in_process(function, *arguments):
 def measure(task: Task, folder: Path, turns: int, logs: Path) -> dict[str, Measured]:
     """Every variant's numbers. One process after the other gets to its first step; then they take turns."""
     variants = {"plain": plain, "plain, cached": plain_cached, "likeness": ours}
+    if torch.cuda.is_available():
+        variants["compiled"] = ours_compiled
     context, ends, processes, firsts = get_context("spawn"), {}, [], {}
     for name, variant in variants.items():
         here, there = context.Pipe()
@@ -224,7 +230,7 @@ class Turns:
 # --- the variants --------------------------------------------------------------------------------------------------
 
 
-def ours(task: Task, folder: Path, device, turns: Turns) -> None:
+def ours(task: Task, folder: Path, device, turns: Turns, compiled: bool = False) -> None:
     """The project's trainer on made-up latents, as cache_latents would have left them."""
 
     def step(course, _number: int) -> None:
@@ -263,7 +269,13 @@ def ours(task: Task, folder: Path, device, turns: Turns) -> None:
     }
     dataset = {"images": items, "heldout": [], "regularisation": []}
     with tempfile.TemporaryDirectory() as temporary:
-        loop.train(task.settings(), dataset, latents, base, store.RunStore(Path(temporary)), device, lambda rows: None)
+        loop.train(
+            task.settings(compiled), dataset, latents, base, store.RunStore(Path(temporary)), device, lambda rows: None
+        )
+
+
+def ours_compiled(task: Task, folder: Path, device, turns: Turns) -> None:
+    ours(task, folder, device, turns, compiled=True)
 
 
 def plain(task: Task, folder: Path, device, turns: Turns) -> None:

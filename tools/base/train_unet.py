@@ -8,35 +8,30 @@ FACES is what describe_faces.py wrote, VAE what train_vae.py wrote. unet.pt besi
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from course import DEVICE, SIDE, ZOOM, picture, trained
+from course import DEVICE, SIDE, ZOOM, half_precision, picture, trained
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from likeness import files  # noqa: E402
-from likeness.captions import template_caption  # noqa: E402
-from likeness.demo_base import SCHEDULER  # noqa: E402
-from likeness.provenance import digest, file_sha256  # noqa: E402
-from likeness.tokenizer import clip_tokenizer  # noqa: E402
+from likeness import files
+from likeness.captions import template_caption
+from likeness.demo_base import SCHEDULER
+from likeness.provenance import digest, file_sha256
+from likeness.tokenizer import clip_tokenizer
 
 TEXT_WIDTH = 96
-BATCH = 64
+BATCH = 16  # at first the number of steps counts
 LEARNING_RATE = 4e-4
 EMA_DECAY = 0.998
 MIN_SNR = 5.0  # Hang et al. 2023: fewer steps to the same quality
 NO_CAPTION = 0.1  # of the pictures, for classifier-free guidance (Ho and Salimans 2021)
 NO_WORD = 0.15  # of a caption's parts: short prompts must work too
 PREFIXES = ["", "photo of ", "photo of a ", "a photo of a "]
-VIEWS = 4  # of each face: two framings, each as it is and mirrored
 ENCODED_AT_ONCE = 32
 DRAWN_SIDE = 256  # px, of the pictures that were measured
 
@@ -69,6 +64,8 @@ def main() -> None:
         unet = UNet2DConditionModel.from_pretrained(args.first / "unet", torch_dtype=torch.float32)
     else:
         text_encoder, unet = small_text_encoder(tokenizer), small_unet()
+    # channels_last: 1.2 times as fast on a CPU, and what a GPU's half precision convolutions want.
+    unet.to(memory_format=torch.channels_last)
     model = torch.nn.ModuleDict({"text_encoder": text_encoder.train(), "unet": unet.train()}).to(DEVICE)
     scheduler = DDIMScheduler(**SCHEDULER)
     kept = scheduler.alphas_cumprod.to(DEVICE)
@@ -94,7 +91,7 @@ def main() -> None:
         vae=vae.half(),
         text_encoder=model["text_encoder"].eval().half(),
         tokenizer=tokenizer,
-        unet=model["unet"].eval().half(),
+        unet=model["unet"].eval().half().to(memory_format=torch.contiguous_format),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
@@ -134,14 +131,14 @@ def small_unet() -> UNet2DConditionModel:
 
 
 def views_of(rows: list[dict]) -> list[View]:
-    """VIEWS of every face, always the same."""
+    """Two of every face, always the same: the whole picture and a part of it, one of them mirrored."""
     views = []
     for row in rows:
         random = np.random.default_rng([2, int(row["face"])])
         side = random.uniform(ZOOM, 1)
         top, left = random.uniform(0, 1 - side, size=2)
-        for frame in ((0.0, 0.0, 1.0), (top, left, side)):
-            views += [View(row, *frame, mirrored) for mirrored in (False, True)]
+        mirrored = bool(random.integers(2))
+        views += [View(row, 0.0, 0.0, 1.0, mirrored), View(row, top, left, side, not mirrored)]
     return views
 
 
@@ -161,7 +158,7 @@ def cached_latents(vae: AutoencoderKL, faces: Path, views: list[View], cache: Pa
         pictures = torch.stack(
             [picture(faces / f"{view.row['face']}.jpg", *view[1:]) for view in views[start : start + ENCODED_AT_ONCE]]
         ).to(DEVICE)
-        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
+        with half_precision():
             mean = vae.encode(pictures).latent_dist.mean
         found.append((mean.float() * vae.config.scaling_factor).half())
     latents = torch.cat(found)
