@@ -37,6 +37,10 @@ workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
 # For jobs that work on many photos at once. A cluster's Snakemake has no cores of its own; 8 is what most nodes can spare.
 ALL_CORES = workflow.cores or 8
 
+# For jobs that need a GPU, of which several may run at once: Snakemake lets torch use as many cores as their `threads`.
+GPUS = workflow.global_resources["gpu"].value if workflow.cores else 1
+CORES_PER_GPU = max(1, ALL_CORES // max(1, GPUS))
+
 try:
     config = checked_config(config, ROOTS)
 except LikenessError as mistakes:

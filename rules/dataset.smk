@@ -73,6 +73,7 @@ rule upscale_faces:
         "results/logs/{subject}/upscale_faces.log",
     conda:
         "../envs/likeness.yaml"
+    threads: CORES_PER_GPU
     resources:
         gpu=1,
         mem_mb=8000,

@@ -10,6 +10,7 @@ rule sample_checkpoint:
         "results/logs/{subject}/{run}/sample_checkpoint-{epoch}.log",
     conda:
         "../envs/likeness.yaml"
+    threads: CORES_PER_GPU
     resources:
         gpu=1,
         mem_mb=16000,

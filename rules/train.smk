@@ -9,6 +9,7 @@ rule cache_latents:
         "results/logs/{subject}/cache_latents.log",
     conda:
         "../envs/likeness.yaml"
+    threads: CORES_PER_GPU
     resources:
         gpu=1,
         mem_mb=8000,
@@ -39,6 +40,7 @@ rule train_lora:
         "results/logs/{subject}/{run}/train_lora.log",
     conda:
         "../envs/likeness.yaml"
+    threads: CORES_PER_GPU
     resources:
         gpu=1,
         mem_mb=16000,

@@ -207,6 +207,18 @@ def test_checkpoint_deleted_by_hand(project):
     assert none_computed(outcome) and project.loras() == loras
 
 
+def test_project_moved_to_another_folder(project):
+    loras, here = project.loras(), project.folder
+    project.folder = here.rename(here.with_name("moved"))
+    try:
+        assert project.run().jobs == {}
+        shutil.rmtree(project.folder / "results/.cache/runs")
+        outcome = project.run("--forcerun", "train_lora")
+        assert outcome.computed["train_lora"] == 2 and project.loras() == loras, "trained anew, to the same bytes"
+    finally:
+        project.folder = project.folder.rename(here)
+
+
 def test_results_deleted(project):
     loras = project.loras()
     shutil.rmtree(project.folder / "results")
