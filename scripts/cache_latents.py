@@ -6,7 +6,7 @@ from pathlib import Path
 
 from likeness import cli
 from likeness.base_model import load_manifest, load_part, part_digest
-from likeness.devices import claim_gpu, torch_device
+from likeness.devices import claim_gpu, memory_explained, torch_device
 from likeness.files import ItemCache, write_atomic
 from likeness.provenance import canonical, code_digest
 
@@ -41,7 +41,7 @@ def main() -> None:
         skip = args.config.clip_skip
         return store.get(lambda: encoded_caption(*text(), words, skip), "text", words, models, str(skip))
 
-    with bar:
+    with bar, memory_explained({"resolution": dataset["resolution"]}):
         write_atomic(args.latents, latents_bytes(dataset, args.config.flips, image, caption))
     cli.say(store.summary())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from likeness import cli
 from likeness.base_model import load_manifest
 from likeness.dataset import arithmetic, saved_epochs, schedule, sizes
-from likeness.devices import claim_gpu, torch_device
+from likeness.devices import claim_gpu, is_emulated, torch_device
 from likeness.errors import LikenessError
 from likeness.files import publish_folder, write_atomic
 from likeness.provenance import code_digest, file_sha256
@@ -41,7 +41,7 @@ def main() -> None:
     weights = args.weights[0] if args.weights else None
     key = run_key(train, dataset, base, file_sha256(weights) if weights else "", code_digest(Path(__file__)))
     store = RunStore(args.cache / key, cli.say, lock=FIRST)
-    before = sum(store.epoch_file(n).is_file() for n in saved)
+    before = sum(store.has_epoch(n) for n in saved)
     train_in_store(args, train, dataset, base, store, saved, weights)
     if not FIRST:
         return
@@ -66,18 +66,23 @@ def train_in_store(args, train: dict, dataset: dict, base: dict, store: RunStore
     finished = store.finished(saved) and not SEVERAL
     if not finished and not SEVERAL and train["device"] != "cpu":  # accelerate deals GPUs out itself
         claim_gpu(cli.say)
-    from likeness.training.metrics import MetricsLog
+    from likeness.training.metrics import MetricsLog, comparable
 
     with MetricsLog(args.metrics) if FIRST else nullcontext() as log:
         if finished:
-            log.write([row for row in store.load_state()["metrics"] if row["epoch"] <= saved[-1]])
+            log.write(comparable(store.measured(saved[-1]), dataset["heldout"], cli.say))
             return
         from likeness.latents import load_latents
         from likeness.training import loop
 
-        latents = load_latents(args.latents, dataset)
+        latents, device = load_latents(args.latents, dataset), torch_device(train["device"])
+        if FIRST and is_emulated(train["precision"], device):
+            cli.say(
+                f"precision {train['precision']}: this CPU has no instructions for it, so each step takes many "
+                "times as long as with train.precision: fp32"
+            )
         report = log.write if FIRST else lambda rows: None
-        if not loop.train(train, dataset, latents, base, store, torch_device(train["device"]), report, weights):
+        if not loop.train(train, dataset, latents, base, store, device, report, weights):
             sys.exit(loop.INTERRUPTED)
 
 

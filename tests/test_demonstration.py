@@ -135,29 +135,3 @@ def test_caches_are_private(results):
 def test_the_second_call_has_nothing_to_do(results):
     done = snakemake(results.parent)
     assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
-
-
-def test_two_processes_train_as_one(results, tmp_path):
-    """`accelerate launch` on the demonstration's own files: the losses of one process at the same global batch."""
-    courses = {}
-    for count in (1, 2):
-        out = tmp_path / str(count)
-        config = json.loads((results / "ava/portrait/log/config.json").read_text())
-        config["train"] |= {"max_train_steps": 10, "epochs": 2, "save_precision": "fp32"}
-        paths = {
-            **{"dataset": results / "ava/dataset.json", "latents": results / "ava/latents.safetensors"},
-            **{"base": results / "base.json", "cache": out / "runs", "models": out / "models.json"},
-            **{"folder": out / "models", "metrics": out / "log/metrics.tsv", "settings": out / "log/config.json"},
-        }
-        options = [word for name, path in paths.items() for word in (f"--{name}", path)]
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count), "--num_machines", "1"]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-        script = [ROOT / "scripts/train_lora.py", "--config", json.dumps(config), *options]
-        done = subprocess.run([sys.executable, *launch, *script], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("saved epoch") == 2, "only the first process speaks"
-        courses[count] = table(paths["metrics"]), safetensors.torch.load_file(next((out / "models").glob("*2.safe*")))
-    (one, first), (two, second) = courses[1], courses[2]
-    assert len(one) >= 10 and one.loss.tolist() == pytest.approx(two.loss.tolist(), rel=1e-5)
-    assert float(one.validation_loss.iloc[-1]) == pytest.approx(float(two.validation_loss.iloc[-1]), rel=1e-5)
-    assert all(float((first[key] - second[key]).abs().max()) < 1e-4 for key in first)

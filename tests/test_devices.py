@@ -120,6 +120,19 @@ def test_gpus_come_from_nvidia_smi(tmp_path, monkeypatch):
         assert devices.gpu_ids() == expected
 
 
+def test_a_precision_that_a_cpu_only_emulates_is_known(monkeypatch):
+    def emulated(precision: str, device=CPU, **able: bool) -> bool:
+        none = dict.fromkeys(("avx512_bf16", "amx_bf16", "avx512_fp16", "amx_fp16"), False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: none | {"architecture": "x86_64"} | able)
+        return devices.is_emulated(precision, device)
+
+    assert emulated("bf16") and emulated("fp16")
+    assert not emulated("fp32")
+    assert not emulated("bf16", amx_bf16=True) and not emulated("bf16", avx512_bf16=True)
+    assert emulated("fp16", avx512_bf16=True)
+    assert not emulated("bf16", torch.device("cuda"))
+
+
 # --- attention -----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import cache_latents
 from likeness.base_model import load_part, manifest
 from likeness.conditioning import conditioning, load_text_encoders, load_tokenizers, token_ids
 from likeness.errors import LikenessError
@@ -59,6 +60,22 @@ def encode(root: Path, folder: Path, flips: bool) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()[-1]
+
+
+def test_memory_that_runs_out_is_a_sentence(made, tmp_path, monkeypatch):
+    options = [
+        "--dataset",
+        made / "dataset.json",
+        "--base",
+        made / "base.json",
+        "--config",
+        '{"clip_skip": 1, "flips": false}',
+    ]
+    options += ["--cache", tmp_path / "cache", "--latents", tmp_path / "latents.safetensors"]
+    monkeypatch.setattr(sys, "argv", ["cache_latents.py", *map(str, options)])
+    monkeypatch.setattr("likeness.latents.encoded_image", lambda *_: torch.empty(2**62, dtype=torch.uint8))
+    with pytest.raises(LikenessError, match="out of memory, .*; every setting that saves memory is in use already"):
+        cache_latents.main()
 
 
 def latents_name(flips: bool) -> str:

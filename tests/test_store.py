@@ -35,6 +35,14 @@ def test_the_newest_state_comes_back(store):
     assert state["step"] == 3 and torch.equal(state["weights"], torch.full((3,), 3.0))
 
 
+def test_an_epoch_is_there_with_its_metrics_or_not_at_all(store):
+    store.save_epoch(2, b"lora", {"metrics": [{"step": 7, "loss": 0.1}], "heldout": "photos"})
+    assert store.has_epoch(2) and store.finished([2]) and not store.finished([1, 2])
+    assert store.measured(2) == {"metrics": [{"step": 7, "loss": 0.1}], "heldout": "photos"}
+    (store.folder / "epoch-000002.json").unlink()
+    assert not store.has_epoch(2)
+
+
 def test_a_damaged_state_is_noticed_and_the_one_before_is_used(store, tmp_path, capsys):
     for step in (1, 2):
         store.save_state({"step": step, "weights": torch.ones(1000)})

@@ -6,20 +6,26 @@ import random
 import re
 import resource
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train_lora
 from likeness.dataset import schedule
 from likeness.errors import LikenessError
-from likeness.training import course, loop
+from likeness.training import course, loop, optimizers
+from likeness.training.metrics import MetricsLog
 from likeness.training.plan import batches, run_key, step_seed
 from likeness.training.store import RunStore, SaveClock
-from trained_run import made_up_data, short_settings, trained
+from trained_run import base_width, made_up_data, short_settings, trained, trainers_options
 
 WIDTH = 32  # of the small base's text encoder
 
@@ -112,16 +118,12 @@ def test_killed_at_20_random_steps_it_ends_in_the_same_bytes(tmp_path, base_mani
     assert (run.store.folder / "history").read_text().count("epoch ") == 3, "no epoch is finished twice"
 
 
-def test_accumulated_and_whole_batches_train_alike(tmp_path, base_manifest):
-    one = trained(tmp_path / "one", base_manifest, batch_size=4, max_train_steps=4, save_precision="fp32")
-    two = trained(
-        tmp_path / "two",
-        base_manifest,
-        batch_size=2,
-        gradient_accumulation_steps=2,
-        max_train_steps=4,
-        save_precision="fp32",
-    )
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_accumulated_and_whole_batches_train_alike(tmp_path, base_manifest, shuffle):
+    options = {"shuffle_caption": shuffle, "max_train_steps": 4, "save_precision": "fp32"}
+    one = trained(tmp_path / "one", base_manifest, batch_size=4, **options)
+    two = trained(tmp_path / "two", base_manifest, batch_size=2, gradient_accumulation_steps=2, **options)
+    assert [row["loss"] for row in one.metrics] == pytest.approx([row["loss"] for row in two.metrics], rel=1e-5)
     first, second = (safetensors.torch.load_file(run.lora(2)) for run in (one, two))
     assert all(torch.allclose(first[key], second[key], atol=2e-5) for key in first)
 
@@ -148,11 +150,106 @@ def test_a_loss_that_is_not_finite_stops_names_the_photos_and_keeps_the_state(tm
             latents["images"]["mean"][3][:] = float("nan")
         seen[:] = metrics
 
-    with pytest.raises(LikenessError, match=r"not finite at step \d+; photos of that batch:.*03.*state is safe"):
+    with pytest.raises(LikenessError, match=r"not finite at step \d+; photos:.*03.*state is safe"):
         trained(tmp_path, base_manifest, (dataset, latents), report=spoil, max_train_steps=20)
     state = RunStore(tmp_path / "store", lock=False).load_state()
     assert 3 <= state["step"] == len(seen)
     assert all(torch.isfinite(parameter).all() for parameter in state["parameters"])
+
+
+def spoil_gradients(monkeypatch, at: set[int]) -> None:
+    """Losses stay as they are, but the gradients of these batches (from 1) are not finite."""
+    keep, batch = loop.losses, iter(range(1, 1000))
+
+    def spoiled(train, schedule, predicted, *others):
+        found = keep(train, schedule, predicted, *others)
+        return found + (0 * predicted.float()).square().sum().sqrt() if next(batch) in at else found
+
+    monkeypatch.setattr(loop, "losses", spoiled)
+
+
+def assert_the_states_are_finite(folder: Path, step: int) -> None:
+    state = RunStore(folder / "store", lock=False).load_state()
+    assert state["step"] == step
+    assert all(torch.isfinite(tensor).all() for tensor in [*state["parameters"], *(state["average"] or [])])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gradient_that_is_not_finite_at_the_last_step_stops_too(tmp_path, base_manifest, monkeypatch, precision):
+    spoil_gradients(monkeypatch, {10})
+    with pytest.raises(LikenessError, match=r"the gradient is not finite at step 10; photos: 0\d.*state is safe"):
+        trained(tmp_path, base_manifest, precision=precision, ema_decay=0.9)
+    assert_the_states_are_finite(tmp_path, 5)
+    assert [path.name for path in sorted((tmp_path / "store").glob("*.safetensors"))] == ["epoch-000001.safetensors"]
+
+
+def test_a_loss_scaler_passes_over_a_gradient_that_is_not_finite(tmp_path, base_manifest, monkeypatch):
+    spoil_gradients(monkeypatch, {3, 4, 10})
+    run = trained(tmp_path, base_manifest, precision="fp16")
+    spoiled = {row["step"] for row in run.metrics if not torch.tensor(row["gradient_norm"]).isfinite()}
+    assert run.done and {3, 4, 10} <= spoiled and len(spoiled) < 10
+    assert_the_states_are_finite(tmp_path, 10)
+
+
+def test_a_loss_scaler_that_passes_over_every_step_stops(tmp_path, base_manifest, monkeypatch):
+    spoil_gradients(monkeypatch, set(range(3, 1000)))
+    options = {"precision": "fp16", "epochs": 1, "max_train_steps": 50}
+    with pytest.raises(LikenessError, match=r"the gradient is not finite at step 2[4-6]; photos: 0\d"):
+        trained(tmp_path / "long", base_manifest, **options)
+    spoil_gradients(monkeypatch, set(range(1, 1000)))
+    with pytest.raises(LikenessError, match=r"the gradient is not finite at step 10; photos: 0\d"):
+        trained(tmp_path / "short", base_manifest, precision="fp16")
+
+
+def test_a_lora_too_large_for_its_file_is_never_saved(tmp_path, base_manifest):
+    """After the only step of an epoch, whose own loss and gradient were finite."""
+    options = {"learning_rate": 1e30, "batch_size": 5, "epochs": 2, "max_train_steps": 2}
+    with pytest.raises(LikenessError, match=r"the LoRA is not finite at step 1; photos: 00, 01, 02, 03, 04\. Try"):
+        trained(tmp_path, base_manifest, **options)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["lock"]
+
+
+def test_a_validation_loss_that_is_not_finite_stops_and_names_the_photo(tmp_path, base_manifest):
+    dataset, latents = made_up_data(WIDTH)
+    latents["heldout"]["mean"][1][:] = float("nan")
+    with pytest.raises(LikenessError, match=r"the loss on held-out photos is not finite at step 5; photos: h01\. "):
+        trained(tmp_path, base_manifest, (dataset, latents))
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(("full", "mode"), [("table", "w"), ("events", "wb")])
+def test_a_full_disk_under_the_metrics_is_a_sentence_and_the_step_is_safe(
+    tmp_path, base_manifest, monkeypatch, full, mode
+):
+    monkeypatch.setattr(SaveClock, "SECONDS", 0)
+
+    def write(metrics):
+        if len(metrics) == 3:
+            getattr(log, full).close()
+            setattr(log, full, open("/dev/full", mode))  # noqa: SIM115 - closed by log
+        log.write(metrics)
+
+    with (
+        pytest.raises(LikenessError, match="/dev/full: no space left on device; free some space and run the same"),
+        MetricsLog(tmp_path / "log/metrics.tsv") as log,
+    ):
+        trained(tmp_path, base_manifest, report=write)
+    assert_the_states_are_finite(tmp_path, 3)
+
+
+def test_tensorboard_and_the_table_tell_the_same(tmp_path, base_manifest):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with MetricsLog(tmp_path / "log/metrics.tsv") as log:
+        run = trained(tmp_path, base_manifest, report=log.write)
+    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    for name in ("loss", "lr", "gradient_norm", "validation_loss"):
+        measured = [(row["step"], row[name]) for row in run.metrics if row[name] != ""]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == [
+            (step, pytest.approx(value, rel=1e-6)) for step, value in measured
+        ]
+    table = pd.read_csv(tmp_path / "log/metrics.tsv", sep="\t", keep_default_na=False)
+    assert table.loss.tolist() == [row["loss"] for row in run.metrics]
 
 
 def test_a_full_disk_is_an_error_that_keeps_the_last_state(tmp_path, base_manifest, monkeypatch):
@@ -170,7 +267,7 @@ def test_a_full_disk_is_an_error_that_keeps_the_last_state(tmp_path, base_manife
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, old)
-    assert RunStore(tmp_path / "store", lock=False).load_state()["step"] == 2
+    assert RunStore(tmp_path / "store", lock=False).load_state()["step"] == 3
     resumed = trained(tmp_path, base_manifest, max_train_steps=20)
     assert loras(resumed) == loras(trained(tmp_path / "whole", base_manifest, max_train_steps=20))
 
@@ -179,9 +276,31 @@ def test_memory_that_runs_out_is_an_error_that_says_what_to_change(tmp_path, bas
     def too_large(*_arguments):
         return torch.empty(2**62, dtype=torch.uint8)
 
-    monkeypatch.setattr(loop, "losses", too_large)
-    with pytest.raises(LikenessError, match="gradient_checkpointing: true.*batch_size"):
-        trained(tmp_path, base_manifest)
+    for part in ("losses", "_validation_losses"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, part, too_large)
+            with pytest.raises(LikenessError, match="gradient_checkpointing: true.*batch_size.*resolution below 1024"):
+                dataset, latents = made_up_data(WIDTH)
+                trained(tmp_path / part, base_manifest, (dataset | {"resolution": 1024}, latents))
+
+
+def test_gradient_checkpointing_trains_alike_and_computes_the_text_encoder_twice(tmp_path, base_manifest, monkeypatch):
+    from transformers.models.clip.modeling_clip import CLIPMLP
+
+    keep, calls = CLIPMLP.forward, Counter()
+    options = {"train_text_encoder": True, "max_train_steps": 4, "epochs": 1, "learning_rate": 0.01}
+    losses = {}
+    for checkpointing in (False, True):
+
+        def counted(self, hidden, checkpointing=checkpointing):
+            calls[checkpointing] += torch.is_grad_enabled()
+            return keep(self, hidden)
+
+        monkeypatch.setattr(CLIPMLP, "forward", counted)
+        run = trained(tmp_path / str(checkpointing), base_manifest, gradient_checkpointing=checkpointing, **options)
+        losses[checkpointing] = [row["loss"] for row in run.metrics]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert calls[True] == 2 * calls[False] > 0
 
 
 def test_lora_is_fp32_on_a_half_precision_base(tmp_path, base_manifest):
@@ -191,20 +310,44 @@ def test_lora_is_fp32_on_a_half_precision_base(tmp_path, base_manifest):
 
 
 def test_the_moving_average_is_what_is_saved(tmp_path, base_manifest):
-    """By its definition, from the weights after each step; they themselves are trained as without it."""
+    """By diffusers' own, from the weights after each step; they themselves are trained as without it."""
+    from diffusers.training_utils import EMAModel
+
     options = {"max_train_steps": 10, "epochs": 10, "batch_size": 5, "learning_rate": 0.01, "save_precision": "fp32"}
     plain = trained(tmp_path / "plain", base_manifest, **options)
-    averaged = trained(tmp_path / "average", base_manifest, ema_decay=0.6, **options)
+    averaged = trained(tmp_path / "average", base_manifest, ema_decay=0.4, **options)
     assert [row["loss"] for row in averaged.metrics] == [row["loss"] for row in plain.metrics]
     name = "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight"
-    mean = 0.0  # up starts at zero
-    for step in range(10):
-        decay = min(0.6, (1 + step) / (10 + step))
-        now = safetensors.torch.load_file(plain.lora(step + 1))[name]
-        mean = decay * mean + (1 - decay) * now
-        found = safetensors.torch.load_file(averaged.lora(step + 1))[name]
-        assert torch.allclose(found, mean, atol=1e-7), step
-    assert not torch.allclose(mean, now, atol=1e-4)
+    weight = torch.nn.Parameter(torch.zeros_like(safetensors.torch.load_file(plain.lora(1))[name]))  # where up starts
+    mean = EMAModel([weight], decay=0.4)
+    for step in range(1, 11):
+        weight.data = safetensors.torch.load_file(plain.lora(step))[name]
+        mean.step([weight])
+        found = safetensors.torch.load_file(averaged.lora(step))[name]
+        assert torch.allclose(found, mean.shadow_params[0], atol=1e-7), step
+    assert mean.cur_decay_value == 0.4 and not torch.allclose(found, weight, atol=1e-4)
+
+
+def validation_losses(run) -> list:
+    return [row["validation_loss"] for row in run.metrics]
+
+
+def test_losses_on_other_held_out_photos_are_left_out(tmp_path, base_manifest, capsys):
+    """The LoRA does not depend on them, so its training goes on from where it was."""
+    options = {"lr_scheduler": "constant", "max_train_steps": None, "repeats": 2}
+    data = made_up_data(WIDTH)
+    for name in ("same", "other"):
+        trained(tmp_path / name, base_manifest, data, epochs=1, **options).store._lock.close()
+    same = trained(tmp_path / "same", base_manifest, data, epochs=2, **options)
+    assert "held-out photos have changed" not in capsys.readouterr().out
+    data[0]["heldout"][0]["sha256"] = "another photo"
+    data[1]["heldout"]["mean"][0] += 1
+    other = trained(tmp_path / "other", base_manifest, data, epochs=2, **options)
+    assert capsys.readouterr().out.count("held-out photos have changed") == 1
+    measured = validation_losses(other)
+    assert len(measured) == 10 and measured[:9] == [""] * 9 and measured[9] > 0
+    assert validation_losses(same)[4] > 0 and validation_losses(same)[9] not in ("", measured[9])
+    assert loras(other) == loras(same)
 
 
 def test_validation_is_the_error_on_held_out_photos_at_fixed_noise(tmp_path, base_manifest):
@@ -237,7 +380,8 @@ def test_the_log_tells_the_course_in_whole_lines(tmp_path, base_manifest, monkey
     """Where nobody looks at a bar: a line a minute, here one for every step, and one for every saved epoch."""
     monkeypatch.setattr(course, "LINE_SECONDS", 0)
     trained(tmp_path, base_manifest, train_text_encoder=True)
-    said = capsys.readouterr().out.splitlines()
+    started, *said = capsys.readouterr().out.splitlines()
+    assert started == "training on cpu in 1 process"
     numbers = r"epoch 1, loss \d\.\d{4}, lr 7\.94e-05, lr_text_encoder 3\.97e-05, memory \d\.\d GiB"
     assert re.fullmatch(rf"step 2 of 10, {numbers}, \d+\.\d\d steps/s, \d\d:\d\d:\d\d left", said[1]), said[1]
     assert sum(line.startswith("step ") for line in said) == 10
@@ -251,7 +395,7 @@ def test_the_log_tells_the_course_in_whole_lines(tmp_path, base_manifest, monkey
 def test_only_the_epochs_asked_for_are_saved_and_the_last(tmp_path, base_manifest):
     every = trained(tmp_path / "every", base_manifest, epochs=5, max_train_steps=15)
     some = trained(tmp_path / "some", base_manifest, epochs=5, max_train_steps=15, save_every_n_epochs=2)
-    names = [path.name for path in sorted(some.store.folder.glob("epoch-*"))]
+    names = [path.name for path in sorted(some.store.folder.glob("epoch-*.safetensors"))]
     assert names == [f"epoch-00000{n}.safetensors" for n in (2, 4, 5)]
     assert loras(some) == [loras(every)[n - 1] for n in (2, 4, 5)]
     some.store._lock.close()
@@ -309,6 +453,116 @@ def test_shuffled_captions_are_read_anew_at_every_step(tmp_path, base_manifest):
     assert [row["loss"] for row in read.metrics] == pytest.approx([row["loss"] for row in cached.metrics], rel=1e-5)
 
 
+def start_trainer(monkeypatch, options: list[str]) -> None:
+    """train_lora.py, in this process."""
+    stores = []
+
+    def opened(*arguments, **keywords):
+        stores.append(RunStore(*arguments, **keywords))
+        return stores[0]
+
+    monkeypatch.setattr(train_lora, "RunStore", opened)
+    monkeypatch.setattr(sys, "argv", ["train_lora.py", *options])
+    try:
+        train_lora.main()
+    finally:
+        default_signals()
+        stores[0]._lock.close()
+
+
+def test_metrics_of_a_finished_run_are_whole(tmp_path, base_manifest, monkeypatch, capsys):
+    """Whatever its states are of: none is left, or another training of the run was stopped in its first epoch."""
+    data = made_up_data(WIDTH)
+    table = tmp_path / "log/metrics.tsv"
+    some, every = (
+        trainers_options(tmp_path, base_manifest, *data, short_settings(save_every_n_epochs=n)) for n in (2, 1)
+    )
+    start_trainer(monkeypatch, some)
+    whole = table.read_bytes()
+    assert whole.count(b"\n") == 1 + 10
+    write = MetricsLog.write
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(MetricsLog, "write", lambda *rows: (write(*rows), os.kill(os.getpid(), signal.SIGTERM)))
+        start_trainer(monkeypatch, every)
+    assert 1 < table.read_bytes().count(b"\n") < 5
+    start_trainer(monkeypatch, some)
+    assert table.read_bytes() == whole
+    for state in tmp_path.glob("runs/*/state*.pt"):
+        state.unlink()
+    capsys.readouterr()
+    start_trainer(monkeypatch, some)
+    assert table.read_bytes() == whole and "items: 0 computed, 1 reused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [({"shuffle_caption": True, "train_text_encoder": True}, 1e-5), ({"precision": "fp16"}, 1e-3)],
+    ids=["fp32", "fp16"],
+)
+def test_two_processes_train_as_one(tmp_path, root, base_manifest, changes, tolerance):
+    """`accelerate launch`, and the losses and the LoRA of one process at the same global batch. Each epoch's last step
+    has one picture, so nothing is left for the second process."""
+    data, settings = made_up_data(base_width(base_manifest)), short_settings(repeats=1, max_train_steps=None, **changes)
+    alone = settings | {"batch_size": 1, "gradient_accumulation_steps": 2}  # the same rounding: pictures one by one
+    one = trained(tmp_path / "one", base_manifest, data, settings=alone)
+    options = trainers_options(tmp_path / "two", base_manifest, *data, settings)
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [sys.executable, *launch, root / "scripts/train_lora.py", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("training on cpu in 2 processes") == 1, "and only the first process speaks"
+    two = pd.read_csv(tmp_path / "two/log/metrics.tsv", sep="\t", keep_default_na=False)
+    assert len(two) == 6 and two.loss.tolist() == pytest.approx([row["loss"] for row in one.metrics], rel=tolerance)
+    assert float(two.validation_loss.iloc[-1]) == pytest.approx(one.metrics[-1]["validation_loss"], rel=tolerance)
+    first = safetensors.torch.load_file(one.lora(2))
+    second = safetensors.torch.load_file(tmp_path / "two/models/ava_portrait-000002.safetensors")
+    assert all(float((first[key].float() - second[key].float()).abs().max()) < 1e-4 for key in first)
+
+
+def test_a_process_without_a_picture_is_an_error():
+    settings = short_settings(batch_size=1, gradient_accumulation_steps=2)
+    loop._refuse_idle_processes(settings, SimpleNamespace(count=2))
+    with pytest.raises(LikenessError, match="a step has 2 pictures, too few for 3 processes; raise one of them"):
+        loop._refuse_idle_processes(settings, SimpleNamespace(count=3))
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often Python reads a tensor's number, which on a GPU waits for all that was asked of it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*arguments, **keywords or {})
+
+
+def test_no_step_waits_for_the_device(tmp_path, base_manifest, monkeypatch):
+    """Python reads as many numbers in a training of many steps as in one of few, while none is due to be shown."""
+    monkeypatch.setattr(loop, "SETTLE_SECONDS", 1000)
+    counts = []
+    for repeats in (1, 4):
+        with HostReads() as reads:
+            run = trained(tmp_path / str(repeats), base_manifest, epochs=1, repeats=repeats, max_train_steps=None)
+        assert len(run.metrics) == (3 if repeats == 1 else 10)
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0
+
+
+def test_adafactors_rate_is_known_without_waiting_for_the_device():
+    settings = short_settings(optimizer="Adafactor", lr_scheduler="constant")
+    parameters = [torch.nn.Parameter(torch.full((2, 3), size)) for size in (0.5, 2.0)]
+    optimizer = optimizers.optimizer(settings, {"unet": parameters})
+    assert optimizers.rates(optimizer) == [0.0]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    with HostReads() as reads:
+        rates = optimizers.rates(optimizer)
+    assert reads.count == 0
+    assert [float(rate) for rate in rates] == pytest.approx([2.0 * 1e-2]), "that of the largest parameter"
+
+
 def test_regularisation_photos_come_as_often_as_the_subjects():
     train = short_settings(batch_size=4)
     shown = [
@@ -344,5 +598,6 @@ def test_run_key_knows_rank_from_alpha_and_ignores_what_changes_nothing():
     assert key(lr_scheduler="constant", max_train_steps=1) == key(lr_scheduler="constant", max_train_steps=1, epochs=4)
     assert key() == key(device="cpu") == key(save_every_n_epochs=2) == key(network_weights="a")
     assert key() != key(weights="sha256 of another file")
+    assert key() == key(DATASET | {"heldout": DATASET["images"]}), "validation changes nothing of the LoRA"
     moved = DATASET | {"images": [DATASET["images"][0] | {"face": [0, 0, 0.5, 1]}]}
     assert key() == key(moved) and key(masked_loss=True) != key(moved, masked_loss=True)

@@ -1,11 +1,14 @@
 """A short real training on made-up latents, for the tests that need a trained LoRA."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 import torch
 
 from likeness.config import Train
+from likeness.latents import latents_bytes
 from likeness.training import adapters, loop
 from likeness.training.store import RunStore
 
@@ -48,12 +51,13 @@ def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: 
 
     dataset, latents = {"resolution": 8 * side, "folder": "image/1_ohwx woman"}, {}
     for group, count in (("images", images), ("heldout", heldout), ("regularisation", regularisation)):
+        letter = group[0] if group != "images" else ""
         dataset[group] = [
             {
-                "name": f"{group[0] if group != 'images' else ''}{n:02d}",
+                "name": f"{letter}{n:02d}",
                 "sha256": f"{group}{n}",
-                "caption": f"ohwx woman, word {n}, light, smile",
-                "caption_sha256": f"text{n}",
+                "caption": f"ohwx woman, word {letter}{n}, light, smile",
+                "caption_sha256": f"text{letter}{n}",
                 "size": [8 * side, 8 * side],
                 "face": [0.5, 0.48, 0.35, 0.45],
             }
@@ -95,6 +99,41 @@ def trained(folder: Path, base: dict, data=None, report=None, weights=None, sett
     finally:
         adapters.networks = keep
     return Run(store, networks, done, rows)
+
+
+def trainers_options(folder: Path, base: dict, dataset: dict, latents: dict, settings: dict) -> list[str]:
+    """The command line of train_lora.py for what `trained` takes; all files are in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    (folder / "base.json").write_text(json.dumps(base, default=str))
+    (folder / "latents.safetensors").write_bytes(latents_as_cached(folder, dataset, latents))
+    train = {key: value for key, value in settings.items() if key != "clip_skip"}
+    names = {"clip_skip": settings["clip_skip"], "subject_name": "ava", "run_name": "portrait"}
+    files = {name: f"{name}.json" for name in ("dataset", "base", "models", "settings")}
+    files |= {"latents": "latents.safetensors", "cache": "runs", "folder": "models", "metrics": "log/metrics.tsv"}
+    options = [word for name, file in files.items() for word in (f"--{name}", str(folder / file))]
+    return ["--config", json.dumps(names | {"train": train}), *options]
+
+
+def latents_as_cached(folder: Path, dataset: dict, latents: dict) -> bytes:
+    """latents.safetensors that load_latents reads as `latents`."""
+    caption_parts, image_parts = ("tokens", "hidden", "pooled"), ("mean", "std")
+    groups = ("images", "heldout", "regularisation")
+    items = {item["sha256"]: (group, n) for group in groups for n, item in enumerate(dataset[group])}
+    words = {item["caption"]: items[item["sha256"]] for group in groups for item in dataset[group]} | {"": ("empty", 0)}
+
+    def saved(place: tuple[str, int], parts: tuple[str, ...], prefix: str = "") -> Path:
+        group, n = place
+        tensors = {p: latents[group][prefix + p][n].contiguous() for p in parts if prefix + p in latents[group]}
+        safetensors.torch.save_file(tensors, folder / "part.safetensors")
+        return folder / "part.safetensors"
+
+    return latents_bytes(
+        dataset,
+        True,
+        lambda item, mirrored: saved(items[item["sha256"]], image_parts, "flipped_" if mirrored else ""),
+        lambda caption: saved(words[caption], caption_parts),
+    )
 
 
 def base_width(base: dict) -> int:

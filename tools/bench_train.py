@@ -3,18 +3,19 @@
     python tools/bench_train.py [--bases demo sd15] [--turns 4]
 
 demo is the demonstration's base as config.yaml trains it; sd15 is Stable Diffusion 1.5 in full size. Both have random
-weights: speed does not depend on them. Three variants train the same LoRA (layers, rank, alpha, precision, batch):
+weights: speed does not depend on them. The variants train the same LoRA (layers, rank, alpha, precision, batch):
 
     plain          a loop like diffusers' examples/text_to_image/train_text_to_image_lora.py
     plain, cached  the same loop with latents and text states computed once, before the first step
     likeness       likeness.training.loop.train
-    compiled       the same with train.compile (on a GPU: CUDA graphs)
+    compiled       the same with train.compile (CUDA graphs)
+    deterministic  the same with train.deterministic
 
 Each is a process of its own, and they take turns of some steps, so that what else the machine does slows all of them
 down alike. A step's time is the median over the turns; the first turn warms up and does not count. With a GPU all of it
-runs there, also at batch 8, and the compiled one only there: on a CPU its first step takes minutes. The FLOPs of a step
-are counted on the plain loop's U-Net with its LoRA, forward and backward, and compared with the rate of the fastest
-large matrix product of the same precision.
+runs there, also at batch 8, and the last two only there: on a CPU compiling takes minutes, and all is deterministic
+anyway. The FLOPs of a step are counted on the plain loop's U-Net with its LoRA, forward and backward, and compared with
+the rate of the fastest large matrix product of the same precision.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,10 +74,10 @@ class Task(NamedTuple):
     precision: str
     turn: int
 
-    def settings(self, compiled: bool = False) -> dict:
+    def settings(self, **more) -> dict:
         """As train_lora hands them over; AdamW at a constant rate, and an end that is never reached."""
         changes = {"rank": self.rank, "alpha": self.rank / 2, "batch_size": self.batch, "precision": self.precision}
-        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant", compile=compiled)
+        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant", **more)
         return train.with_schedule() | {"clip_skip": 1}
 
 
@@ -153,7 +155,8 @@ def measure(task: Task, folder: Path, turns: int, logs: Path) -> dict[str, Measu
     """Every variant's numbers. One process after the other gets to its first step; then they take turns."""
     variants = {"plain": plain, "plain, cached": plain_cached, "likeness": ours}
     if torch.cuda.is_available():
-        variants["compiled"] = ours_compiled
+        variants["compiled"] = partial(ours, compile=True)
+        variants["deterministic"] = partial(ours, deterministic=True)
     context, ends, processes, firsts = get_context("spawn"), {}, [], {}
     for name, variant in variants.items():
         here, there = context.Pipe()
@@ -230,7 +233,7 @@ class Turns:
 # --- the variants --------------------------------------------------------------------------------------------------
 
 
-def ours(task: Task, folder: Path, device, turns: Turns, compiled: bool = False) -> None:
+def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
     """The project's trainer on made-up latents, as cache_latents would have left them."""
 
     def step(course, _number: int) -> None:
@@ -267,15 +270,10 @@ def ours(task: Task, folder: Path, device, turns: Turns, compiled: bool = False)
         "regularisation": {},
         "empty": words,
     }
-    dataset = {"images": items, "heldout": [], "regularisation": []}
+    dataset = {"resolution": task.resolution, "images": items, "heldout": [], "regularisation": []}
+    settings = task.settings(**more)
     with tempfile.TemporaryDirectory() as temporary:
-        loop.train(
-            task.settings(compiled), dataset, latents, base, store.RunStore(Path(temporary)), device, lambda rows: None
-        )
-
-
-def ours_compiled(task: Task, folder: Path, device, turns: Turns) -> None:
-    ours(task, folder, device, turns, compiled=True)
+        loop.train(settings, dataset, latents, base, store.RunStore(Path(temporary)), device, lambda rows: None)
 
 
 def plain(task: Task, folder: Path, device, turns: Turns) -> None:

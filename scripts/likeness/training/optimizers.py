@@ -143,16 +143,28 @@ def lr_scheduler(train: Mapping, optimizer, total: int):
     )
 
 
-def rates(optimizer) -> list[float]:
-    """The step size of each group at the next step: for an adaptive optimizer, with what it has found so far."""
-    found = []
-    for group in optimizer.param_groups:
-        if group.get("relative_step"):
-            states = (optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state)
-            found.append(max((float(optimizer._get_lr(group, state)) for state in states), default=0.0))
-        else:
-            found.append(float(group["lr"]) * float(group.get("d", 1.0)))
-    return found
+def rates(optimizer) -> list:
+    """The step size of each group at the next step: for an adaptive optimizer, with what it has found so far. A float,
+    or a tensor () on the device, so that nobody has to wait for it."""
+    return [
+        _relative_rate(optimizer, group)
+        if group.get("relative_step")
+        else float(group["lr"]) * float(group.get("d", 1.0))
+        for group in optimizer.param_groups
+    ]
+
+
+def _relative_rate(optimizer, group: Mapping):
+    """The largest of Adafactor's own step sizes in a group: by the number of steps, and by the parameter's size."""
+    import torch
+
+    states = [optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state]
+    if not states:
+        return 0.0
+    by_steps = optimizer._get_lr({**group, "scale_parameter": False}, states[0])  # all have taken the same steps
+    if not group["scale_parameter"]:
+        return by_steps
+    return torch.stack([state["RMS"] for state in states]).max().clamp(min=group["eps"][1]) * by_steps
 
 
 def _relative_step(train: Mapping) -> bool:

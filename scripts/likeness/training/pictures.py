@@ -59,12 +59,12 @@ class Pictures:
             return None
         return self._unless_dropped(torch.stack([self._tensors[name][number] for number in numbers]), name, dropped)
 
-    def tokens(self, numbers: Sequence[int], dropped: torch.Tensor, seed: int) -> torch.Tensor:
-        """int64 (n, encoders, 77). Shuffled captions are drawn from `seed`."""
+    def tokens(self, numbers: Sequence[int], dropped: torch.Tensor, seeds: Sequence[str]) -> torch.Tensor:
+        """int64 (n, encoders, 77). Where captions are shuffled, each is by its own of `seeds`."""
         if self._train["shuffle_caption"]:
             captions = [
-                shuffled(self.items[number]["caption"], self._train["keep_tokens"], random.Random(f"{seed}/{place}"))
-                for place, number in enumerate(numbers)
+                shuffled(self.items[number]["caption"], self._train["keep_tokens"], random.Random(seed))
+                for number, seed in zip(numbers, seeds, strict=True)
             ]
             found = torch.stack([token_ids(self._tokenizers, caption) for caption in captions]).to(self.device)
         else:

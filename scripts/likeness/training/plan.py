@@ -29,6 +29,12 @@ def run_key(train: Mapping, dataset: Mapping, base: Mapping, weights: str, code:
     return digest(canonical(settings), canonical(pictures), base["digest"], weights, code)[:32]
 
 
+def heldout_digest(items: Sequence[Mapping]) -> str:
+    """What the validation losses depend on beside the LoRA: the held-out photos, which the run's key leaves out."""
+    names = ("name", "sha256", "caption_sha256", "size")
+    return digest(canonical([[item[name] for name in names] for item in items]))
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of one step's noise: made from the step's number, so that a resumed run needs no generator state."""
     return int(digest(f"{seed}/{step}")[:15], 16)

@@ -34,8 +34,3 @@ class Processes:
         for tensor, total in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
         return list(numbers)
-
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.count > 1:
-            torch.distributed.barrier()

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from likeness.devices import check_attention, check_compile
 from likeness.lora_file import DTYPES
 from likeness.training import adapters, optimizers
 from likeness.training.adapters import Network
+from likeness.training.metrics import comparable
 from likeness.training.pictures import Pictures
+from likeness.training.plan import heldout_digest
 from likeness.training.processes import Processes
 
 
@@ -65,6 +67,9 @@ def prepared(
         adapters.load_weights(networks, weights)
     shuffles = settings["shuffle_caption"]
     encoders = [network.model for name, network in networks.items() if name.startswith("text_encoder")]
+    if settings["gradient_checkpointing"]:
+        for encoder in encoders:
+            _checkpoint_gradients(encoder)
     if shuffles and not encoders:
         encoders = [encoder.to(device) for encoder in load_text_encoders(base, DTYPES[settings["precision"]])]
     parameters = {"unet": list(networks["unet"].parameters())}
@@ -92,6 +97,16 @@ def prepared(
     )
 
 
+def _checkpoint_gradients(encoder: torch.nn.Module) -> None:
+    """Let a text encoder compute its activations twice instead of keeping them, as adapters.py lets the U-Net."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    encoder.activation_checkpointing_enable({"use_reentrant": False})
+    for layer in encoder.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True  # else it keeps them; only the layer itself, for the dropout in it stays off
+
+
 def _choose_kernels(deterministic: bool, device: torch.device) -> None:
     """The same kernels each time, or the fastest. Only CUDA has several for one operation."""
     if device.type == "cuda":
@@ -100,11 +115,16 @@ def _choose_kernels(deterministic: bool, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not deterministic
 
 
+def measured(run: Run) -> dict:
+    """The metrics so far, and of which held-out photos the validation losses are."""
+    return {"metrics": run.metrics, "heldout": heldout_digest(run.heldout.items)}
+
+
 def state_of(run: Run) -> dict:
     """What a later process needs to go on exactly, on the CPU."""
     return {
         "step": run.step,
-        "metrics": run.metrics,
+        **measured(run),
         "parameters": [p.detach().cpu() for p in run.parameters],
         "average": run.average and [mean.cpu() for mean in run.average],
         "optimizer": run.optimizer.state_dict(),
@@ -113,7 +133,7 @@ def state_of(run: Run) -> dict:
     }
 
 
-def restore(run: Run, state: dict) -> None:
+def restore(run: Run, state: dict, say: Callable[[str], None]) -> None:
     """Go on from what `state_of` gave."""
     for parameter, saved in zip(run.parameters, state["parameters"], strict=True):
         parameter.data.copy_(saved)
@@ -122,7 +142,7 @@ def restore(run: Run, state: dict) -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     run.lr_scheduler.load_state_dict(state["lr_scheduler"])
     run.scaler.load_state_dict(state["scaler"])
-    run.step, run.metrics = state["step"], state["metrics"]
+    run.step, run.metrics = state["step"], comparable(state, run.heldout.items, say)
 
 
 @contextlib.contextmanager
@@ -134,6 +154,8 @@ def averaged(run: Run) -> Iterator[None]:
     data = [parameter.data for parameter in run.parameters]
     for parameter, mean in zip(run.parameters, run.average, strict=True):
         parameter.data = mean
-    yield
-    for parameter, mine in zip(run.parameters, data, strict=True):
-        parameter.data = mine
+    try:
+        yield
+    finally:
+        for parameter, mine in zip(run.parameters, data, strict=True):
+            parameter.data = mine

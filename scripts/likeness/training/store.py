@@ -4,6 +4,7 @@
     {key}/state.pt                    the last saved state: LoRA, optimizer, scheduler, scaler, step, metrics
     {key}/state.previous.pt           the one before: a disk may damage a file long after it was written whole
     {key}/epoch-000003.safetensors    the finished epochs, each written once
+    {key}/epoch-000003.json           the metrics up to its end: a state is soon that of another epoch
     {key}/history                     a line per finished epoch: Snakemake deletes a job's log when it starts it again
 
 The key is the hash of everything the result depends on, so a store is never stale, and going back to earlier settings
@@ -14,10 +15,11 @@ between the two costs nothing.
 import fcntl
 import hashlib
 import io
+import json
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from likeness.errors import LikenessError
@@ -50,14 +52,27 @@ class RunStore:
     def epoch_file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:06d}.safetensors"
 
+    def has_epoch(self, epoch: int) -> bool:
+        return self.epoch_file(epoch).is_file() and self._metrics_file(epoch).is_file()
+
     def finished(self, epochs: Iterable[int]) -> bool:
         """True if all these epochs are there: nothing is left to train."""
-        return all(self.epoch_file(n).is_file() for n in epochs)
+        return all(self.has_epoch(n) for n in epochs)
 
-    def save_epoch(self, epoch: int, lora: bytes) -> None:
+    def save_epoch(self, epoch: int, lora: bytes, measured: Mapping) -> None:
+        """Keep an epoch's LoRA and what was measured up to its end."""
+        write_atomic(self._metrics_file(epoch), json.dumps(measured))
         write_atomic(self.epoch_file(epoch), lora)
-        with open(self.folder / "history", "a") as history:
-            history.write(f"epoch {epoch} by {self._owner}\n")
+        history = self.folder / "history"
+        earlier = history.read_text() if history.is_file() else ""
+        write_atomic(history, f"{earlier}epoch {epoch} by {self._owner}\n")
+
+    def measured(self, epoch: int) -> dict:
+        """What `save_epoch` was given with the LoRA."""
+        return json.loads(self._metrics_file(epoch).read_text())
+
+    def _metrics_file(self, epoch: int) -> Path:
+        return self.epoch_file(epoch).with_suffix(".json")
 
     def save_state(self, state: dict) -> None:
         import torch
