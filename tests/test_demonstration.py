@@ -127,6 +127,16 @@ def test_tensorboard_reads_the_course_of_training(results):
     assert [event.value for event in losses] == pytest.approx(list(metrics.loss), rel=1e-6)
 
 
+def test_the_log_begins_with_every_setting_and_the_sum_of_the_steps(results):
+    log = (results / "logs/ava/portrait/train_lora.log").read_text()
+    settings = json.loads((results / "ava/portrait/log/config.json").read_text())["train"]
+    for name, value in settings.items():
+        assert f"  {name}: {value}\n" in log
+    models = json.loads((results / "ava/portrait/models.json").read_text())
+    said = f"= {models['steps_per_epoch']} optimisation steps per epoch; {models['total_steps']} in all"
+    assert said in log and log.index(said) < log.index("saved epoch 1 of 4")
+
+
 def test_caches_are_private(results):
     for cache in [results / ".cache", *(results / ".cache").iterdir()]:
         assert cache.stat().st_mode & 0o077 == 0, cache

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
 
 from likeness.base_model import diffusers_folder, load_manifest, manifest, write_config
-from likeness.conditioning import conditioning, load_text_encoders, load_tokenizers, token_ids
+from likeness.conditioning import conditioning, load_text_encoders, load_tokenizers, size_ids, token_ids
 from likeness.errors import LikenessError
 from likeness.families import SD2, SD15, SDXL, Family, schedule_of_file
 from likeness.latents import encoded_caption
@@ -126,6 +127,23 @@ def test_a_lora_is_trained_and_diffusers_loads_its_change_of_weights(tmp_path, b
         for path, change in layers.items():
             assert torch.allclose(loaded[path].get_delta_weight("lora"), change, atol=1e-6), path
         assert max(change.abs().max() for change in layers.values()) > 1e-3, f"{name} learned nothing"
+
+
+def test_sdxl_is_told_a_pictures_size_as_diffusers_pipeline_tells_it():
+    from diffusers import StableDiffusionXLPipeline
+
+    theirs = StableDiffusionXLPipeline._get_add_time_ids(
+        SimpleNamespace(
+            unet=SimpleNamespace(
+                config=SimpleNamespace(addition_time_embed_dim=256),
+                add_embedding=SimpleNamespace(linear_1=SimpleNamespace(in_features=6 * 256 + 1280)),
+            )
+        ),
+        *((1024, 768), (0, 0), (1024, 768)),
+        dtype=torch.float32,
+        text_encoder_projection_dim=1280,
+    )
+    assert torch.equal(size_ids(1024, 768, 2, torch.device("cpu")).float(), theirs.repeat(2, 1))
 
 
 def test_pictures_are_drawn(tmp_path, base):

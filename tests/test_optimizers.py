@@ -155,6 +155,8 @@ def test_each_network_learns_at_its_own_rate():
 @pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam"])
 def test_an_adaptive_optimizer_refuses_adamws_rate(name):
     assert optimizers.problems(train(optimizer=name, learning_rate=1.0)) == []
+    for rate in (0.1, 5.0):
+        assert len(optimizers.problems(train(optimizer=name, learning_rate=rate))) == 1
     (sentence,) = optimizers.problems(train(optimizer=name, learning_rate=1e-4))
     assert sentence.startswith("learning_rate: 0.0001") and "write learning_rate: 1" in sentence
     two = train(optimizer=name, learning_rate=1.0, train_text_encoder=True, text_encoder_lr=0.5)

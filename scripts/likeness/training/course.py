@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from likeness import cli
 
@@ -39,7 +40,7 @@ class Course:
             self._bar.set_postfix(numbers, refresh=False)
         if now - self._said >= LINE_SECONDS and speed > 0:
             self._said = now
-            left = time.strftime("%H:%M:%S", time.gmtime((self.total - last["step"]) / speed))
+            left = timedelta(seconds=round((self.total - last["step"]) / speed))
             about = ", ".join(f"{name} {value}" for name, value in numbers.items())
             self.say(f"step {last['step']} of {self.total}, {about}, {speed:.2f} steps/s, {left} left")
 
