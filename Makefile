@@ -23,10 +23,11 @@ demo: env
 	tools/system_libraries.sh faces
 	$(WITH_VENV) snakemake --cores all
 
+# Two processes, because most of the time one core waits for Python to start; each computes in one thread.
 test: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh browser
-	$(WITH_VENV) python -m pytest
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed-test
 	.venv/bin/ruff check

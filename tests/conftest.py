@@ -1,5 +1,6 @@
 """What tests share: the model files, the demonstration's people, and small base models made on the spot."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -23,11 +24,14 @@ def model_files(tmp_path_factory) -> Path:
     """The pinned model files, fetched by the program that users have; once for all tests, and kept between runs."""
     folder = Path(os.environ.get("LIKENESS_TEST_MODELS") or ROOT / ".pytest_cache/models")
     script = ROOT / "scripts/fetch_models.py"
-    subprocess.run(
-        [sys.executable, script, "--models", folder, "--manifest", folder / "models.json"],
-        check=True,
-        capture_output=True,
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(
+            [sys.executable, script, "--models", folder, "--manifest", folder / "models.json"],
+            check=True,
+            capture_output=True,
+        )
     return folder
 
 
