@@ -75,7 +75,7 @@ class Workplace:
 def models(model_files, tmp_path_factory) -> Path:
     """The models with their manifest beside them, as fetch_models leaves them."""
     folder = tmp_path_factory.mktemp("models")
-    for path in model_files.iterdir():
+    for path in model_files.glob("[!.]*"):
         (folder / path.name).symlink_to(path.resolve())
     if not (folder / "models.json").exists():
         (folder / "models.json").write_text(json.dumps({p.name: file_sha256(p) for p in folder.iterdir()}))
