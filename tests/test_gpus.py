@@ -19,6 +19,7 @@ NO_PROFILE = ("--workflow-profile", "none", "--scheduler", "greedy")
 def project(tmp_path_factory, model_files, small_base) -> Project:
     """Two subjects, ready to train."""
     project = Project(tmp_path_factory.mktemp("gpus") / "project", model_files, small_base)
+    project.in_one_thread = ()
     train = {"epochs": 2, "max_train_steps": 80}
     # Different settings per subject cannot be had, so the second subject's photos differ instead: its own run store.
     for n in range(6):

@@ -118,7 +118,7 @@ def test_a_layer_that_diffusers_drops_is_an_error(tmp_path, base_manifest):
     run = trained(tmp_path, base_manifest, train_text_encoder=True, max_train_steps=2, epochs=1)
     tensors = safetensors.torch.load_file(run.lora(1))
     layer = next(iter(layers_of(tensors)))
-    more = {key.replace(layer, "lora_te_elsewhere"): tensor for key, tensor in tensors.items() if layer in key}
+    more = {key.replace(layer, "lora_te_elsewhere"): tensor.clone() for key, tensor in tensors.items() if layer in key}
     (tmp_path / "other.safetensors").write_bytes(lora_bytes(tensors | more, "fp32"))
     with pytest.raises(LikenessError, match="a place for"):
         load_pipeline(base_manifest, tmp_path / "other.safetensors", CPU)
