@@ -16,7 +16,7 @@ import pytest
 from project import Project
 
 EPOCHS = 16
-EPOCH_SECONDS = 0.7  # so that kills fall into different epochs, and a second Snakemake starts within them
+EPOCH_SECONDS = 0.7  # so that a dozen kills fall into different epochs, and a second Snakemake starts within them
 # Sampling and judging are not what is killed here.
 SHORT_SAMPLES = {"weights": [1.0], "steps": 1}
 TRAINED = "results/ava/portrait/models.json"
@@ -99,10 +99,10 @@ def assert_as_if_nothing_had_happened(project: Project, undisturbed: list[bytes]
 
 
 def test_trainer_killed_at_random_steps(project, undisturbed):
-    """SIGKILL, six times, each at a random moment of some epoch."""
+    """SIGKILL, twelve times, each at a random moment of some epoch."""
     moments = random.Random(7)
     kills = 0
-    while kills < 6:
+    while kills < 12:
         snakemake = project.start(TRAINED)
         process = trainer(project)
         time.sleep(moments.uniform(0, 0.6))

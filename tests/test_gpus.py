@@ -35,9 +35,9 @@ def project(tmp_path_factory, model_files, small_base) -> Project:
     return project
 
 
-def most_trainers_at_once(project: Project, gpus: str, *arguments: str) -> tuple[int, set[str]]:
-    """Train both subjects and watch: the largest number of training processes alive at one moment, and how many threads
-    torch may use in each."""
+def trainers_and_threads(project: Project, gpus: str, *arguments: str) -> tuple[int, set[str]]:
+    """Train both subjects and watch: the most training processes alive at one moment, and the numbers of threads that
+    torch may use in one."""
     snakemake = project.start(
         *NO_PROFILE, *arguments, "--forcerun", "train_lora", "--", *TRAINED,
         environment={"CUDA_VISIBLE_DEVICES": gpus}, cores="2",
@@ -71,20 +71,20 @@ def forget_training(project: Project) -> None:
 
 
 def test_two_subjects_take_turns_on_one_gpu(project):
-    assert most_trainers_at_once(project, "0") == (1, {"2"}), "each has all the cores to itself"
+    assert trainers_and_threads(project, "0") == (1, {"2"}), "each has all the cores to itself"
     assert devices(project) == ["0", "0"]
 
 
 def test_two_subjects_train_side_by_side_on_two_gpus(project):
     forget_training(project)
-    assert most_trainers_at_once(project, "0,1") == (2, {"1"})
+    assert trainers_and_threads(project, "0,1") == (2, {"1"})
     assert sorted(devices(project)) == ["0", "1"]
 
 
 def test_the_lock_holds_where_snakemakes_count_is_wrong(project):
     """`--resources gpu=2` on a machine with one: both jobs start, one waits for the device."""
     forget_training(project)
-    assert most_trainers_at_once(project, "0", "--resources", "gpu=2") == (2, {"1"})
+    assert trainers_and_threads(project, "0", "--resources", "gpu=2") == (2, {"1"})
     waited = [
         log
         for log in project.folder.glob("results/logs/*/portrait/train_lora.log")
