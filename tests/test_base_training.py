@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(TOOLS))
 
 import course  # noqa: E402
 import train_unet  # noqa: E402
+import train_vae  # noqa: E402
 
 
 def run(program: str, *arguments: object) -> str:
@@ -56,6 +58,23 @@ def test_a_mirrored_view_is_told_of_as_it_is_seen():
     assert "head turned to the left" in mirrored and "side light from the left" in mirrored
     close = train_unet.caption_parts(train_unet.View(row, 0, 0, 0.75, False))
     assert close[-1] == "close-up", "a part of the picture shows the face larger"
+
+
+def test_the_encoder_keeps_all_of_a_patch_that_so_few_numbers_can(faces):
+    """No twelve numbers tell more of the patches than twelve principal components do (Eckart and Young 1936)."""
+    pictures = torch.stack([course.picture(path) for path in sorted(faces.glob("*.jpg"))])
+    vae = train_vae.small_vae()
+    train_vae.write_encoder(vae, *train_vae.components(pictures))
+    with torch.no_grad():
+        latents = vae.encode(pictures).latent_dist
+    patches = pictures.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 192).double().numpy()
+    numbers = latents.mean.permute(0, 2, 3, 1).reshape(-1, 12).double().numpy()
+    numbers = np.column_stack([numbers, np.ones(len(numbers))])
+    told = numbers @ np.linalg.lstsq(numbers, patches, rcond=None)[0]
+    least = np.square(np.linalg.svd(patches - patches.mean(axis=0), compute_uv=False)[12:]).sum()
+    assert np.square(patches - told).sum() == pytest.approx(least, rel=0.01)
+    assert latents.mean.std().item() == pytest.approx(train_vae.SPREAD, rel=0.02)
+    assert latents.std.mean().item() == pytest.approx(train_vae.POSTERIOR, rel=1e-3)
 
 
 def test_what_it_writes_is_a_whole_model_of_stable_diffusion(faces, model_files, tmp_path):

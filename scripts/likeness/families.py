@@ -6,6 +6,18 @@ A single .safetensors file carries weights and no configuration; which family it
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
+# SD 1.5's own noise schedule: its finetunes and SD 2 and XL keep to it.
+SCHEDULER = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
 _UNET = {
     "_class_name": "UNet2DConditionModel",
     "sample_size": 64,
@@ -137,7 +149,7 @@ FAMILIES = {family.name: family for family in (SD15, SD2, SDXL)}
 def family_of_folder(unet: Mapping, text_encoder: Mapping) -> Family | None:
     """The family of a diffusers folder by its parts' configurations; None for an inpainting model, a refiner, or
     something else that cannot be trained on photos of a person."""
-    if unet.get("in_channels", 4) != 4:
+    if unet.get("in_channels", 4) != unet.get("out_channels", 4):
         return None
     if unet.get("addition_embed_type") == "text_time":
         # The refiner reads the second text encoder alone.

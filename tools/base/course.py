@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from likeness.devices import is_emulated  # noqa: E402
 
 SIDE = 128  # px, of the base model's pictures
-ZOOM = 0.8  # the least share of a drawn face's side that is shown: crops differ in how tight they are
+ZOOM = 0.9  # the least share of a drawn face's side that is shown: crops differ in how tight they are
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 SAVE_EVERY = 200  # steps; two to four minutes on two cores

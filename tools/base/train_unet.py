@@ -20,11 +20,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from likeness import files
 from likeness.captions import template_caption
-from likeness.demo_base import SCHEDULER
+from likeness.families import SCHEDULER
 from likeness.provenance import digest, file_sha256
 from likeness.tokenizer import clip_tokenizer
 
-TEXT_WIDTH = 96
+TEXT_WIDTH = 64
 BATCH = 16  # at first the number of steps counts
 LEARNING_RATE = 4e-4
 EMA_DECAY = 0.998
@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32).to(DEVICE)
     views = views_of(files.read_table(args.faces / "faces.tsv").to_dict("records"))
-    latents = cached_latents(vae, args.faces, views, latents_file(args.vae, args.faces))
+    latents = cached_latents(vae, args.faces, views, latents_file(vae, args.faces))
     parts = [caption_parts(view) for view in views]
     tokenizer = clip_tokenizer(args.models / "bpe_simple_vocab_16e6.txt.gz")
     torch.manual_seed(0)
@@ -63,10 +63,12 @@ def main() -> None:
         text_encoder = CLIPTextModel.from_pretrained(args.first / "text_encoder", dtype=torch.float32)
         unet = UNet2DConditionModel.from_pretrained(args.first / "unet", torch_dtype=torch.float32)
     else:
-        text_encoder, unet = small_text_encoder(tokenizer), small_unet()
+        text_encoder, unet = small_text_encoder(tokenizer), small_unet(vae.config.latent_channels)
     # channels_last: 1.2 times as fast on a CPU, and what a GPU's half precision convolutions want.
     unet.to(memory_format=torch.channels_last)
     model = torch.nn.ModuleDict({"text_encoder": text_encoder.train(), "unet": unet.train()}).to(DEVICE)
+    # Three minutes, once, for 1.2 times the speed on two cores.
+    denoise = torch.compile(model["unet"])
     scheduler = DDIMScheduler(**SCHEDULER)
     kept = scheduler.alphas_cumprod.to(DEVICE)
     weight = torch.clamp(MIN_SNR * (1 - kept) / kept, max=1)
@@ -82,7 +84,7 @@ def main() -> None:
         timesteps = torch.randint(len(kept), (BATCH,), generator=generator, device=DEVICE)
         noisy = scheduler.add_noise(latents[chosen].float(), noise, timesteps)
         states = model["text_encoder"](tokens).last_hidden_state
-        predicted = model["unet"](noisy, timesteps, states).sample.float()
+        predicted = denoise(noisy, timesteps, states).sample.float()
         return ((predicted - noise).square().mean(dim=(1, 2, 3)) * weight[timesteps]).mean()
 
     state = args.vae.with_name("unet.pt")
@@ -117,11 +119,13 @@ def small_text_encoder(tokenizer) -> CLIPTextModel:
     )
 
 
-def small_unet() -> UNet2DConditionModel:
-    """SD 1.5's U-Net, with three levels instead of four, one block in each, and a fifth of its channels."""
+def small_unet(latent_channels: int) -> UNet2DConditionModel:
+    """SD 1.5's U-Net, with three levels instead of four, one block in each, and a fourth of its channels."""
     return UNet2DConditionModel(
         sample_size=SIDE // 8,
-        block_out_channels=(64, 128, 224),
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=(96, 160, 224),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
@@ -142,15 +146,15 @@ def views_of(rows: list[dict]) -> list[View]:
     return views
 
 
-def latents_file(vae: Path, faces: Path) -> Path:
-    """Where the latents of these faces by this autoencoder are kept."""
-    made_from = [vae / "diffusion_pytorch_model.safetensors", faces / "faces.tsv"]
-    return vae.with_name(f"latents-{digest(*map(file_sha256, made_from))[:16]}.pt")
+def latents_file(vae: AutoencoderKL, faces: Path) -> Path:
+    """Where the latents of these faces by this encoder are kept, whatever the decoder."""
+    weights = [tensor.numpy(force=True).tobytes() for tensor in vae.encoder.state_dict().values()]
+    return faces.with_name(f"latents-{digest(file_sha256(faces / 'faces.tsv'), *weights)[:16]}.pt")
 
 
 @torch.no_grad()
 def cached_latents(vae: AutoencoderKL, faces: Path, views: list[View], cache: Path) -> torch.Tensor:
-    """float16 (views, 4, SIDE / 8, SIDE / 8), scaled: the means, as the small spread adds nothing to noise."""
+    """float16 (views, channels, SIDE / 8, SIDE / 8), scaled: the means, as the small spread adds nothing to noise."""
     if cache.exists():
         return torch.load(cache, map_location=DEVICE, weights_only=True)
     found = []
