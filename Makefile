@@ -3,6 +3,7 @@
 # make env     only the environment;  make lint  only the style checks
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
+# make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
 # Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
 
@@ -14,7 +15,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test lint bench-faces bench-dataset bench-train
+.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-base
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -38,6 +39,10 @@ bench-faces: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/calibrate_identity.py
 	.venv/bin/python tools/bench_faces.py
+
+bench-base: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_base.py
 
 bench-dataset: env
 	tools/system_libraries.sh faces

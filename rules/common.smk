@@ -14,7 +14,6 @@ sys.path.insert(0, str(SCRIPTS))
 
 from likeness.config import checked_config, not_files, photo_files
 from likeness.dataset import saved_epochs, schedule, sizes
-from likeness.demo_base import FILES as DEMO_BASE_FILES
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
 from likeness.provenance import canonical, local_sources
@@ -156,10 +155,7 @@ def network_weights(wildcards):
 
 def base_model_files(wildcards):
     """The files of a local base model, none for a hub id, and of the user's own VAE."""
-    model, vae = config["base_model"], local_model_files(config["vae"])
-    if model == "results/demo_base":
-        return expand("results/demo_base/{file}", file=DEMO_BASE_FILES) + vae
-    return local_model_files(model) + vae
+    return [f for key in ("base_model", "vae") for f in local_model_files(config[key])]
 
 
 def captioner_files(wildcards):

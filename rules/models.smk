@@ -13,25 +13,6 @@ rule fetch_models:
         "exec python {input.code[0]:q} --log {log:q} --models results/models --manifest {output:q}"
 
 
-rule make_demo_base:
-    input:
-        code=code("make_demo_base.py"),
-        models="results/models/models.json",
-    output:
-        expand("results/demo_base/{file}", file=DEMO_BASE_FILES),
-    log:
-        "results/logs/make_demo_base.log",
-    conda:
-        "../envs/likeness.yaml"
-    params:
-        config=section("resolution"),
-    message:
-        "Make the demonstration's small base model"
-    shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
-        " --models results/models --folder results/demo_base"
-
-
 rule fetch_base:
     input:
         code=code("fetch_base.py"),

@@ -44,7 +44,7 @@ def ava() -> Path:
 @pytest.fixture(scope="session")
 def small_base(tmp_path_factory, model_files) -> Path:
     """A Stable Diffusion model of the real classes for 64 px pictures, as a diffusers folder."""
-    from likeness.demo_base import small_pipeline
+    from small_base import small_pipeline
 
     folder = tmp_path_factory.mktemp("base") / "small"
     merge_list = model_files / "bpe_simple_vocab_16e6.txt.gz"

@@ -89,7 +89,7 @@ def test_every_lora_loads_with_nothing_missing_and_nothing_unexpected(results):
 
     loras = sorted(results.glob("ava/portrait/models/*.safetensors"))
     assert len(loras) == 4
-    pipeline = StableDiffusionPipeline.from_pretrained(results / "demo_base", safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(ROOT / "resources/base", safety_checker=None)
     for lora in [*loras, results / "ava/portrait/best/ava_portrait.safetensors"]:
         tensors = safetensors.torch.load_file(lora)
         keys = {key.split(".")[0] for key in tensors}

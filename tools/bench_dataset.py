@@ -86,11 +86,10 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """The models and a small base model for the tokenizer, as the workflow lays them out."""
+    """The models and the base model for its tokenizer, as the workflow lays them out."""
     run(folder, "fetch_models", "--models", MODELS, "--manifest", MODELS / "models.json")
-    run(folder, "make_demo_base", "--config", json.dumps({"resolution": 64}), "--models", MODELS, "--folder", "base")
-    config = json.dumps({"base_model": "base", "base_revision": None})
-    where = ["--roots", ".", "--cache", "results/.cache/fetch_base", "--base", "results/base.json"]
+    config = json.dumps({"base_model": "resources/base", "base_revision": None})
+    where = ["--roots", ROOT, "--cache", "results/.cache/fetch_base", "--base", "results/base.json"]
     run(folder, "fetch_base", "--config", config, "--models", MODELS, *where)
 
 

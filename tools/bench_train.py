@@ -2,7 +2,7 @@
 
     python tools/bench_train.py [--bases demo sd15] [--turns 4]
 
-demo is the demonstration's base as config.yaml trains it; sd15 is Stable Diffusion 1.5 in full size. Both have random
+demo is the demonstration's base as config.yaml trains it; sd15 is Stable Diffusion 1.5 in full size with random
 weights: speed does not depend on them. The variants train the same LoRA (layers, rank, alpha, precision, batch):
 
     plain          a loop like diffusers' examples/text_to_image/train_text_to_image_lora.py
@@ -23,6 +23,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -51,7 +52,6 @@ sys.path.insert(0, str(ROOT / "scripts"))
 # What brings bitsandbytes (peft, parts of diffusers) is imported after `redirect`, because it prints a notice.
 from likeness.base_model import load_manifest, load_part, manifest, write_config  # noqa: E402
 from likeness.config import Train  # noqa: E402
-from likeness.demo_base import small_pipeline  # noqa: E402
 from likeness.devices import is_emulated, peak_memory, torch_device  # noqa: E402
 from likeness.families import SD15  # noqa: E402
 from likeness.lora_file import DTYPES, unet_modules  # noqa: E402
@@ -124,7 +124,7 @@ def main() -> None:
             if not folder.is_dir():
                 in_process(make_base, task, folder)
             measured = measure(task, folder, args.turns, Path(temporary))
-            show(task, measured, in_process(flops, task), rates[task.precision])
+            show(task, measured, in_process(flops, task, folder), rates[task.precision])
             ratios[task.base, task.batch] = measured["plain"].seconds / measured["likeness"].seconds
     print(f"\nratio: {ratios.get(('sd15', 1)) or next(iter(ratios.values())):.2f}")
 
@@ -248,7 +248,8 @@ def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
     loop.Course.step = step
     store.SaveClock.SECONDS = math.inf  # the plain loop saves nothing meanwhile; its cost is told in store.py
     side, base = task.resolution // 8, load_manifest(folder / "base.json")
-    width = json.loads((folder / "unet/config.json").read_text())["cross_attention_dim"]
+    config = unet_config(folder)
+    shape, width = (config["in_channels"], side, side), config["cross_attention_dim"]
     items = [
         {
             "name": f"{number:02d}",
@@ -262,8 +263,8 @@ def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
     words = {"tokens": [torch.zeros(1, 77, dtype=torch.int64)], "hidden": [torch.randn(77, width)]}
     latents = {
         "images": {
-            "mean": [torch.randn(4, side, side) for _ in items],
-            "std": [torch.full((4, side, side), 0.1) for _ in items],
+            "mean": [torch.randn(shape) for _ in items],
+            "std": [torch.full(shape, 0.1) for _ in items],
             **{name: tensors * IMAGES for name, tensors in words.items()},
         },
         "heldout": {"mean": [], "std": [], "tokens": [], "hidden": []},
@@ -374,18 +375,22 @@ def lora_config(unet_config, task: Task):
 
 
 def make_base(task: Task, folder: Path) -> None:
-    """A base model with random weights as a diffusers folder, its base.json, and photos of its size."""
-    vocabulary = model_path(MODELS, CLIP_VOCABULARY)
+    """A base model as a diffusers folder, its base.json, and photos of its size."""
     if task.base == "demo":
-        small_pipeline(vocabulary, task.resolution).save_pretrained(folder)
+        shutil.copytree(ROOT / "resources/base", folder)
     else:
-        save_random(vocabulary, folder)
+        save_random(model_path(MODELS, CLIP_VOCABULARY), folder)
     (folder / "base.json").write_text(json.dumps(manifest(task.base, folder, folder)))
     generator = np.random.default_rng(0)
     (folder / "photos").mkdir()
     for number in range(IMAGES):
         coarse = generator.integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(coarse).resize([task.resolution] * 2).save(folder / f"photos/{number}.png")
+
+
+def unet_config(folder: Path) -> dict:
+    """The numbers of a base model's U-Net."""
+    return json.loads((folder / "unet/config.json").read_text())
 
 
 def save_random(vocabulary: Path, folder: Path) -> None:
@@ -399,7 +404,7 @@ def save_random(vocabulary: Path, folder: Path) -> None:
     CLIPTextModel(CLIPTextConfig(**SD15.config["text_encoder"])).bfloat16().save_pretrained(folder / "text_encoder")
 
 
-def flops(task: Task) -> int:
+def flops(task: Task, folder: Path) -> int:
     """Floating-point operations of one step, forward and backward, counted without computing anything.
 
     Attention is counted as its matrix products: the ones that a flash kernel does again in the backward pass are no
@@ -409,12 +414,10 @@ def flops(task: Task) -> int:
 
     side = task.resolution // 8
     with torch.device("meta"):
-        if task.base == "sd15":
-            unet = UNet2DConditionModel.from_config(dict(SD15.config["unet"]))
-        else:
-            unet = small_pipeline(model_path(MODELS, CLIP_VOCABULARY), task.resolution).unet
+        unet = UNet2DConditionModel.from_config(unet_config(folder))
         unet.requires_grad_(False).add_adapter(lora_config(unet.config, task))
-        noisy, times = torch.zeros(task.batch, 4, side, side), torch.zeros(task.batch, dtype=torch.int64)
+        noisy = torch.zeros(task.batch, unet.config.in_channels, side, side)
+        times = torch.zeros(task.batch, dtype=torch.int64)
         hidden = torch.zeros(task.batch, 77, unet.config.cross_attention_dim)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             unet(noisy, times, hidden).sample.sum().backward()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from likeness.errors import LikenessError
-from likeness.families import FAMILIES, Family, family_of_file, family_of_folder, schedule_of_file
+from likeness.families import FAMILIES, SCHEDULER, Family, family_of_file, family_of_folder, schedule_of_file
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
 from likeness.provenance import canonical, digest, file_sha256
@@ -367,7 +367,6 @@ def _read_single_file(path: Path) -> tuple[Family, dict]:
 
 def write_config(family: Family, folder: Path, merge_list: Path, schedule: Mapping = MappingProxyType({})) -> None:
     """A diffusers folder of a family without weights. `schedule` goes before the scheduler's usual numbers."""
-    from likeness.demo_base import SCHEDULER
     from likeness.tokenizer import clip_tokenizer
 
     scheduler = {"_class_name": "DDIMScheduler", **SCHEDULER, **schedule}

@@ -23,6 +23,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 SAVE_EVERY = 200  # steps; two to four minutes on two cores
 WARM_UP = 200  # steps
+FALL = 0.2  # the last share of the steps, in which the rate falls to nothing: what noise it leaves is learned away
 CLIP = 1.0
 
 
@@ -35,7 +36,7 @@ def trained(
     ema_decay: float,
     state: Path,
 ) -> torch.nn.Module:
-    """The model's moving average after `steps` steps of AdamW at a constant rate.
+    """The model's moving average after `steps` steps of AdamW at a rate that is constant, then falls.
 
     `loss_of(step)` computes the loss of a step, its randomness drawn from the step's number: a run that goes on from
     `state` ends as one that was never stopped. Beside it stands a table of the mean loss between two saves.
@@ -54,7 +55,7 @@ def trained(
     bar = tqdm(range(done, steps), initial=done, total=steps, unit="step")
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1, (step + 1) / WARM_UP)
+            group["lr"] = learning_rate * min(1, (step + 1) / WARM_UP, (steps - step) / (FALL * steps))
         with half_precision():
             loss = loss_of(step)
         optimizer.zero_grad()

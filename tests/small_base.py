@@ -1,35 +1,6 @@
-"""A small Stable Diffusion model of the real architecture classes, with random weights: every code path, no knowledge.
-
-It stands in for a real base model where none can be had (a demonstration, a test). What it draws is texture, not faces.
-"""
+"""A small Stable Diffusion model of the real classes with random weights: every code path, no knowledge."""
 
 from pathlib import Path
-
-# SD 1.5's own noise schedule: training and sampling take their constants from here.
-SCHEDULER = {
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-
-# What StableDiffusionPipeline.save_pretrained writes: the outputs of the rule that makes it.
-FILES = [
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-]
 
 
 def small_pipeline(merge_list: Path, resolution: int, width: int = 32, text_width: int = 64, seed: int = 0):
@@ -41,6 +12,7 @@ def small_pipeline(merge_list: Path, resolution: int, width: int = 32, text_widt
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    from likeness.families import SCHEDULER
     from likeness.tokenizer import clip_tokenizer
 
     torch.manual_seed(seed)

@@ -1,0 +1,208 @@
+"""Compare rules that choose a checkpoint and a weight: ours and others', on the same runs, by who took no part.
+
+    python tools/bench_choice.py [--folder FOLDER] [--table TABLE.md]
+
+The real workflow trains two people in four ways each on the demonstration's base model and draws every checkpoint at
+every weight. Each rule chooses from the pictures of some seeds. What it chose is then judged on the pictures of other
+seeds, by the recogniser that no rule uses (dlib) and by prompt following: F-beta, as in likeness.selection. FOLDER
+keeps the results, so that a stopped comparison goes on. About an hour on two cores.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from bench_faces import hardware  # noqa: E402
+
+from likeness.faces import Detector  # noqa: E402
+from likeness.files import read_table  # noqa: E402
+from likeness.identity import Recogniser, similarity  # noqa: E402
+from likeness.images import read_photo  # noqa: E402
+from likeness.selection import CELL, choose, f_beta, read_choice, read_scores  # noqa: E402
+
+SEEN, UNSEEN = [1, 2, 3], [101, 102, 103, 104]  # seeds: what rules choose by, and what their choice is judged by
+RUNS = {
+    "rank16": {},
+    "rank4": {"train": {"rank": 4, "alpha": 4}},
+    "another_seed": {"train": {"seed": 7}},
+    "fast": {"train": {"learning_rate": 2e-3}},  # learns its photos by heart: an early checkpoint is right
+}
+SUBJECTS = {
+    "ava": {"photos": "resources/people/ava", "trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
+    "otto": {"photos": "resources/people/otto", "trigger": "sks", "class_noun": "man", "consent": "synthetic"},
+}
+TRAIN = {"max_train_steps": 800, "epochs": 8}
+SAMPLE = {
+    "prompts": [
+        "photo of {subject}",
+        "photo of {subject}, smiling, dark background",
+        "photo of {subject}, neutral expression, bright background",
+        "photo of {subject}, mouth open",
+    ],
+    "weights": [0.4, 0.6, 0.8, 1.0, 1.2],
+    "seeds": SEEN + UNSEEN,
+}
+
+
+class Run(NamedTuple):
+    """What a rule may look at: the scores of the seen seeds with `training_similarity` (mean SFace similarity to the
+    training photos), the validation loss by epoch, and the bootstrap's settings."""
+
+    scores: pd.DataFrame
+    validation: pd.Series
+    select: Mapping
+
+
+Cell = tuple[int, float]
+
+
+def ours(run: Run) -> Cell:
+    choice = choose(run.scores, **run.select)
+    return choice["epoch"], choice["weight"]
+
+
+def last(run: Run) -> Cell:
+    """What is used when nobody chooses."""
+    return int(run.scores["epoch"].max()), 1.0
+
+
+def lowest_validation_loss(run: Run) -> Cell:
+    """What trainers with a validation split offer (kohya's sd-scripts, OneTrainer)."""
+    return int(run.validation.idxmin()), 1.0
+
+
+def easyphoto(run: Run) -> Cell:
+    """sd-webui-EasyPhoto's eval_jpg_with_faceid: the mean similarity to the training photos at weight 1."""
+    pictures = run.scores[(run.scores["epoch"] > 0) & (run.scores["weight"] == 1.0)]
+    return int(pictures.groupby("epoch")["training_similarity"].mean().idxmax()), 1.0
+
+
+def cyberharem(run: Run) -> Cell:
+    """CyberHarem's F-beta (beta 3) at weight 0.8 of fidelity to the training photos and of prompt following, each
+    normalised over the checkpoints of the run; a checkpoint with more corrupt pictures than another waits behind it
+    as long as a third of them is left (cyberharem/eval/eval.py)."""
+    pictures = run.scores[(run.scores["epoch"] > 0) & (run.scores["weight"] == 0.8)]
+    means = pictures.assign(sound=pictures["gate"] != "broken").groupby("epoch")
+    means = means[["training_similarity", "prompt_score", "sound"]].mean()
+
+    def normalised(values: pd.Series, least_spread: float) -> pd.Series:
+        return ((values - values.mean()) / max(values.std(ddof=0), least_spread) * 0.2 + 0.6).clip(1e-6, 1)
+
+    fidelity, obedience = normalised(means["training_similarity"], 1e-6), normalised(means["prompt_score"], 0.015)
+    score = 10 * fidelity * obedience / (9 * obedience + fidelity)
+    for least in np.arange(1.0, 0.79, -0.05):
+        kept = score[means["sound"] >= least - 1e-9]
+        if len(kept) >= len(score) / 3:
+            return int(kept.idxmax()), 0.8
+    return int(score.idxmax()), 0.8
+
+
+RULES: dict[str, Callable[[Run], Cell]] = {
+    "likeness": ours,
+    "last checkpoint": last,
+    "lowest validation loss": lowest_validation_loss,
+    "EasyPhoto": easyphoto,
+    "CyberHarem": cyberharem,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--table", type=Path, help="a Markdown file for the table")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (args.folder or Path(temporary)).resolve()
+        rows = [judged(folder, subject, run, select) for (subject, run), select in run_workflow(folder).items()]
+    means = {name: float(np.mean([row[f"{name}, judged"] for row in rows])) for name in [*RULES, "best"]}
+    text = markdown(rows, means)
+    print(f"{hardware()}\n\n{text}")
+    if args.table:
+        args.table.write_text(text)
+    print(f"\nrank of our rule: {1 + sum(means[rule] > means['likeness'] for rule in RULES)}")
+
+
+def run_workflow(folder: Path) -> dict[tuple[str, str], dict]:
+    """Train, draw and measure all runs below `folder`; returns the settings of the choice by subject and run."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config |= {"subjects": SUBJECTS, "runs": RUNS}
+    config["train"] |= TRAIN
+    config["sample"] |= SAMPLE
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "all"]
+    subprocess.run([*snakemake, "--directory", folder, "--configfile", folder / "config.yaml"], check=True)
+    settings = {}
+    for subject in SUBJECTS:
+        for run in RUNS:
+            choice = read_choice(folder / f"results/{subject}/{run}/best/choice.json")
+            settings[subject, run] = {"bootstrap": 2000, "seed": 0, **{k: choice[k] for k in ("beta", "confidence")}}
+    return settings
+
+
+def judged(folder: Path, subject: str, run: str, select: Mapping) -> dict:
+    """One row of the table: what each rule chose, and how that is judged."""
+    results = folder / f"results/{subject}/{run}"
+    scores = read_scores(results / "scores.tsv")
+    metrics = read_table(results / "log/metrics.tsv", epoch=int)
+    validation = pd.to_numeric(metrics["validation_loss"], errors="coerce").groupby(metrics["epoch"]).last().dropna()
+    seen = scores[scores["seed"].isin(SEEN)]
+    seen = seen.assign(training_similarity=training_similarity(folder, subject, seen))
+    truth = judged_cells(scores[scores["seed"].isin(UNSEEN)], select["beta"])
+    row = {"subject": subject, "run": run, "best": truth.idxmax(), "best, judged": truth.max()}
+    for rule, chosen in RULES.items():
+        cell = chosen(Run(seen, validation, select))
+        row |= {rule: cell, f"{rule}, judged": truth[cell]}
+    return row
+
+
+def judged_cells(scores: pd.DataFrame, beta: float) -> pd.Series:
+    """The mean F-beta of every cell, with the judge's identity; a picture without a face has none."""
+    rows = scores[(scores["epoch"] > 0) & ~scores["kind"].isin(["untrained", "two_people"])]
+    identity = rows["judge_identity"].fillna(0).to_numpy(float)
+    score = f_beta(identity, rows["prompt_score"].to_numpy(float), beta)
+    return rows.assign(judged=score).groupby(CELL)["judged"].mean()
+
+
+def training_similarity(folder: Path, subject: str, scores: pd.DataFrame) -> list[float]:
+    """Of every picture, the mean similarity to the training photos; 0 without a face."""
+    models = folder / "results/models"
+    detector, recogniser = Detector(models), Recogniser(models)
+
+    def embedding(path: Path) -> np.ndarray | None:
+        image = read_photo(path)
+        faces = detector.faces(image)
+        return recogniser.embedding(image, faces[0]) if faces else None
+
+    crops = read_table(folder / f"results/{subject}/crops.tsv")
+    found = (embedding(folder / f"results/{subject}" / crop) for crop in crops.loc[crops["fate"] == "train", "crop"])
+    photos = [photo for photo in found if photo is not None]
+    pictures = (embedding(Path(image)) for image in tqdm(scores["image"], desc=subject, unit="picture"))
+    return [0.0 if one is None else float(np.mean([similarity(one, photo) for photo in photos])) for one in pictures]
+
+
+def markdown(rows: list[dict], means: Mapping[str, float]) -> str:
+    """One line per run: what each rule chose and how that is judged, and the best that there was to choose."""
+    names = [*RULES, "best"]
+    lines = [f"| subject, run | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for row in rows:
+        cells = [f"{row[name][0]} at {row[name][1]:g}: {row[f'{name}, judged']:.3f}" for name in names]
+        lines.append(f"| {row['subject']}, {row['run']} | {' | '.join(cells)} |")
+    lines.append(f"| mean | {' | '.join(f'{value:.3f}' for value in means.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
