@@ -14,6 +14,8 @@ import pandas as pd
 from likeness.errors import LikenessError
 from likeness.files import read_table
 
+# The kinds of prompts whose pictures are scored: all that name the person alone. The others only hold back a cell.
+COUNTED = ("near", "far", "canary")
 PAIR = ["prompt", "seed"]
 CELL = ["epoch", "weight"]
 NUMBERS = ("identity", "identity_raw", "judge_identity", "copy", "prompt_score")
@@ -61,7 +63,7 @@ def picture_scores(scores: pd.DataFrame, beta: float) -> np.ndarray:
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
     """The EARLIEST epoch at the LOWEST weight that cannot be told apart from the best cell, and why.
 
-    `scores` has the columns of scores.tsv; only the rows of kind "subject" are counted. The paired bootstrap draws
+    `scores` has the columns of scores.tsv; only the rows of a kind in COUNTED take part. The paired bootstrap draws
     (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes the percentile
     interval of each cell's difference to the best. A cell reaches the best when that interval contains 0. Same rows and
     seed, same answer, whatever the order of the rows.
@@ -71,7 +73,7 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     model lies above 0), base, beta, confidence, pairs and cells. Raises LikenessError for missing or double pictures
     and for NaN.
     """
-    rows = _checked(scores[scores["kind"] == "subject"]).assign(score=lambda rows: picture_scores(rows, beta))
+    rows = _checked(scores[scores["kind"].isin(COUNTED)]).assign(score=lambda rows: picture_scores(rows, beta))
     matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
     values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
     pairs = values.shape[1]
@@ -157,7 +159,7 @@ def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.Da
     table = read_samples(samples)[[*key, "image"]].merge(measured, on=key, how="left", indicator=True)
     if (table["_merge"] != "both").any() or len(table) != len(measured):
         raise LikenessError(f"{scores}: not of these samples; run snakemake --forcerun score_checkpoint")
-    table = table[table["kind"] == "subject"].drop(columns="_merge").reset_index(drop=True)
+    table = table[table["kind"].isin(COUNTED)].drop(columns="_merge").reset_index(drop=True)
     return table.assign(score=picture_scores(table, beta))
 
 
@@ -195,7 +197,7 @@ def advice(choice: dict) -> tuple[str, str]:
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, in order, if each cell of a full epochs x weights table has every (prompt, seed) once, and no NaN."""
     if rows.empty:
-        raise LikenessError("no picture of the subject was scored; expected rows of kind 'subject'")
+        raise LikenessError(f"no picture of the subject was scored; expected rows of kind {_listed(COUNTED)}")
     for name in ("identity", "prompt_score"):
         bad = rows[~np.isfinite(rows[name].to_numpy(float))]
         if len(bad):
