@@ -39,7 +39,7 @@ def made_scores(
     noise: float = 0.0,
     gate: Callable[[int, float], str] = lambda epoch, weight: "",
 ) -> pd.DataFrame:
-    """One row per picture, kind "subject"; epoch 0 is the base model at identity 0. `noise` is the same in every cell
+    """One row per picture, kind "near"; epoch 0 is the base model at identity 0. `noise` is the same in every cell
     but for a tenth of it, as pictures from the same seed are."""
     rng = np.random.default_rng(1)
     shared = {(p, s): rng.normal() for p in prompts for s in seeds}
@@ -50,11 +50,12 @@ def made_scores(
                 level = identity(epoch, weight) + noise * (shared[prompt, seed] + 0.1 * rng.normal()) if epoch else 0.0
                 rows.append(
                     {
-                        "epoch": epoch, "weight": weight, "prompt": prompt, "kind": "subject", "seed": seed,
+                        "epoch": epoch, "weight": weight, "prompt": prompt, "kind": "near", "seed": seed,
                         "image": "", "face_found": 1, "identity": level, "identity_raw": level, "judge_identity": level,
                         "copy": 0.5, "prompt_score": prompt_score(epoch, weight) if epoch else 1.0,
                         "gate": gate(epoch, weight) if epoch else "", "prompt_detail": "smile 0.80 (base 0.90)",
                         "floor": 0.1, "ceiling": 0.7, "floor_from": "base model and strangers",
+                        "faces": 1, "second_identity": "", "sharpness": 0.5, "yaw": 0.0, "pitch": 5.0,
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from likeness.marking import marked_png
-from likeness.selection import advice, picture_scores
+from likeness.selection import COUNTED, advice, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -27,7 +27,7 @@ def preview_png(scores: pd.DataFrame, choice: Mapping) -> bytes:
 def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:
     """The row of scores.tsv behind the preview."""
     in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
-    rows = scores[in_cell & (scores["kind"] == "subject")].sort_values(["prompt", "seed"], ignore_index=True)
+    rows = scores[in_cell & scores["kind"].isin(COUNTED)].sort_values(["prompt", "seed"], ignore_index=True)
     return rows.iloc[int(np.argmax(picture_scores(rows, choice["beta"])))]
 
 

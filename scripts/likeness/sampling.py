@@ -117,7 +117,7 @@ def _with_lora(pipeline, lora: Path, layers: Mapping) -> Callable[[float], None]
 def drawn(
     pipeline: Pipeline, wanted: Sequence[Cell], sample: Mapping, resolution: int
 ) -> Iterator[tuple[Cell, "object"]]:
-    """(cell, PIL image) for each wanted cell, in batches that fill the device; noise comes from the CPU on every device.
+    """(cell, PIL image) for each wanted cell, in batches that fill the device; the noise is the CPU's on every device.
 
     Cells of one weight stand together, so that each weight is set once; each prompt is read once, or once for each
     weight where the LoRA changes the text encoders. Raises LikenessError if there is no memory for a single picture.

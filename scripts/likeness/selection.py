@@ -18,7 +18,10 @@ from likeness.files import read_table
 COUNTED = ("near", "far", "canary")
 PAIR = ["prompt", "seed"]
 CELL = ["epoch", "weight"]
-NUMBERS = ("identity", "identity_raw", "judge_identity", "copy", "prompt_score")
+NUMBERS = (
+    *("identity", "identity_raw", "judge_identity", "copy", "prompt_score"),
+    *("faces", "second_identity", "sharpness", "yaw", "pitch"),
+)
 DECIMALS = 6  # of every number in choice.json: more is noise of the processor, and would change its bytes
 
 
