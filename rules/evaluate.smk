@@ -100,3 +100,22 @@ rule choose_checkpoint:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --scores {input.scores:q}"
         " --models {input.models:q} --base {input.base:q} --dataset {input.dataset:q} --choice {output.choice:q}"
         " --lora {output.lora:q} --sidecar {output.sidecar:q} --preview {output.preview:q} --card {output.card:q}"
+
+
+rule plot_sheets:
+    input:
+        code=code("plot_sheets.py"),
+        samples=sampled_epochs,
+        scores="results/{subject}/{run}/scores.tsv",
+        choice="results/{subject}/{run}/best/choice.json",
+    output:
+        directory("results/{subject}/{run}/grids"),
+    log:
+        "results/logs/{subject}/{run}/plot_sheets.log",
+    conda:
+        "../envs/likeness.yaml"
+    message:
+        "{wildcards.subject}/{wildcards.run}: plot each prompt's sheet"
+    shell:
+        "exec python {input.code[0]:q} --log {log:q} --samples {input.samples:q} --scores {input.scores:q}"
+        " --choice {input.choice:q} --folder {output:q}"

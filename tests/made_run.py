@@ -11,6 +11,7 @@ from PIL import Image
 
 from likeness.curation import PHOTO_COLUMNS
 from likeness.files import write_atomic, write_table
+from likeness.infotext import UsedLora, infotext
 from likeness.marking import marked_png
 from likeness.provenance import file_sha256
 from likeness.scoring import COLUMNS
@@ -68,7 +69,7 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
         samples = []
         for index, row in rows.iterrows():
             name = f"{epoch:06d}/{row['weight']:g}-{prompt_number(scores, row)}-{row['seed']}.png"
-            data = marked_png(_pixels(index, side, photos))
+            data = marked_png(_pixels(index, side, photos), made_infotext(row, side))
             write_atomic(folder / "samples" / name, data)
             scores.loc[index, "image"] = f"samples/{name}"
             samples.append(
@@ -82,6 +83,13 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
         write_table(folder / "samples" / f"{epoch:06d}.tsv", samples, columns)
     write_table(folder / "scores.tsv", scores.to_dict("records"), COLUMNS)
     return scores
+
+
+def made_infotext(row: pd.Series, side: int) -> str:
+    """As sample_checkpoint writes it into a picture."""
+    settings = {"negative_prompt": "", "steps": 12, "sampler": "Euler a", "guidance_scale": 7.0, "clip_skip": 1}
+    lora = UsedLora(f"ava_portrait-{row['epoch']:06d}", row["weight"], "0123456789ab") if row["epoch"] else None
+    return infotext(row["prompt"], row["seed"], side, settings, {"model": "demo", "digest": "d" * 64}, lora)
 
 
 def write_models(folder: Path, epochs: int) -> Path:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from likeness.marking import marked_png
+from likeness.infotext import called_lora
+from likeness.marking import marked_png, read_infotext
 from likeness.selection import COUNTED, advice, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
@@ -20,8 +21,12 @@ CONSENT = {
 
 
 def preview_png(scores: pd.DataFrame, choice: Mapping) -> bytes:
-    """The picture of the chosen cell with the highest score, marked as AI made; of equal ones, the first."""
-    return marked_png(np.asarray(Image.open(best_picture(scores, choice)["image"]).convert("RGB")))
+    """The picture of the chosen cell with the highest score, marked as AI made; of equal ones, the first. Its infotext
+    calls the LoRA by the name that it has here."""
+    picture = best_picture(scores, choice)["image"]
+    text = read_infotext(picture)
+    text = text.replace(called_lora(text), Path(choice["lora"]).stem)
+    return marked_png(np.asarray(Image.open(picture).convert("RGB")), text)
 
 
 def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:

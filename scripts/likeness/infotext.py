@@ -5,13 +5,13 @@ with commas between them, the value as a JSON string where it holds a comma, a c
 (modules/processing.py, create_infotext) and reads it (modules/infotext_utils.py, parse_generation_parameters).
 """
 
-import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import NamedTuple
 
-from likeness.tensors import tensor_part
+from likeness.tensors import read_metadata
 
 
 class UsedLora(NamedTuple):
@@ -23,13 +23,18 @@ class UsedLora(NamedTuple):
 
 
 def lora_hash(data: bytes) -> str:
-    """A1111's short hash of a .safetensors LoRA: of the bytes behind the header, so that it outlives other metadata."""
-    return hashlib.sha256(tensor_part(data)).hexdigest()[:12]
+    """A1111's short hash of a LoRA file of ours: of the bytes behind the header, in which it stands."""
+    return read_metadata(data)["sshs_model_hash"][:12]
 
 
 def lora_tag(name: str, weight: float) -> str:
     """What calls a LoRA in a prompt."""
     return f"<lora:{name}:{weight:g}>"
+
+
+def called_lora(text: str) -> str:
+    """The name of the LoRA that the prompt of an infotext calls first."""
+    return re.search(r"<lora:([^:>]+):", text)[1]
 
 
 def infotext(prompt: str, seed: int, resolution: int, settings: Mapping, base: Mapping, lora: UsedLora | None) -> str:

@@ -152,8 +152,8 @@ def compare(
     }
 
 
-def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
-    """The subject's pictures with what was measured of them, and `score`: F-beta, 0 where a gate holds it back.
+def measured_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
+    """Every picture with what was measured of it, and `score`: F-beta, 0 where a gate holds it back.
 
     Raises LikenessError if the samples and the scores are not of the same pictures.
     """
@@ -162,13 +162,22 @@ def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.Da
     table = read_samples(samples)[[*key, "image"]].merge(measured, on=key, how="left", indicator=True)
     if (table["_merge"] != "both").any() or len(table) != len(measured):
         raise LikenessError(f"{scores}: not of these samples; run snakemake --forcerun score_checkpoint")
-    table = table[table["kind"].isin(COUNTED)].drop(columns="_merge").reset_index(drop=True)
-    return table.assign(score=picture_scores(table, beta))
+    return table.drop(columns="_merge").assign(score=picture_scores(table, beta))
+
+
+def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
+    """Those `measured_pictures` that count."""
+    table = measured_pictures(samples, scores, beta)
+    return table[table["kind"].isin(COUNTED)].reset_index(drop=True)
 
 
 def picture_label(row: Mapping) -> str:
-    """The score of a picture, or in words why it is out."""
-    return row["gate"].replace("_", " ") or f"{row['score']:.2f}"
+    """The score of a picture, or in words why it is out; of one that only holds back a cell, whom its faces are."""
+    why = row["gate"].replace("_", " ")
+    if row["kind"] in COUNTED:
+        return why or f"{row['score']:.2f}"
+    faces = [f"{face:.2f}" for face in (row["identity"], row["second_identity"]) if np.isfinite(face)]
+    return f"{why} identity {' and '.join(faces)}".strip()
 
 
 def read_choice(path: Path) -> dict:
