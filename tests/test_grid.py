@@ -131,7 +131,8 @@ def test_a_sheet_sent_to_a1111_is_drawn_again_by_its_x_y_z_plot(tmp_path):
 def test_a_picture_that_only_holds_back_a_cell_is_labelled_with_whom_its_faces_are():
     row = {"kind": "untrained", "gate": "", "identity": 0.12, "second_identity": np.nan, "score": 0.5}
     assert selection.picture_label(row) == "identity 0.12"
-    assert selection.picture_label(row | {"gate": "leak", "second_identity": 0.7}) == "leak identity 0.12 and 0.70"
+    assert selection.picture_label(row | {"gate": "leak", "second_identity": 0.7}) == "0.12 and 0.70"
+    assert selection.picture_label(row | {"gate": "no_face"}) == "no face"
     assert selection.picture_label(row | {"kind": "far"}) == "0.50"
 
 

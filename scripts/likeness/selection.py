@@ -173,11 +173,10 @@ def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.Da
 
 def picture_label(row: Mapping) -> str:
     """The score of a picture, or in words why it is out; of one that only holds back a cell, whom its faces are."""
-    why = row["gate"].replace("_", " ")
-    if row["kind"] in COUNTED:
-        return why or f"{row['score']:.2f}"
+    if row["kind"] in COUNTED or row["gate"] not in ("", "leak"):
+        return row["gate"].replace("_", " ") or f"{row['score']:.2f}"
     faces = [f"{face:.2f}" for face in (row["identity"], row["second_identity"]) if np.isfinite(face)]
-    return f"{why} identity {' and '.join(faces)}".strip()
+    return " and ".join(faces) if len(faces) > 1 else f"identity {faces[0]}"
 
 
 def read_choice(path: Path) -> dict:
