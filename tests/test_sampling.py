@@ -1,16 +1,25 @@
 """The pictures of a checkpoint: every cell from its own seed, whatever batch it is in, each weight and prompt once."""
 
+import json
+import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+import sample_checkpoint
+from infotext_reader import loras, parameters, text_chunks
 from likeness import sampling
 from likeness.config import Sample
 from likeness.errors import LikenessError
+from likeness.files import read_table, write_atomic
+from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
+from likeness.provenance import file_sha256
 from likeness.sampling import SAMPLERS, Cell, cells, drawn, load_pipeline
 from likeness.selection import COUNTED
+from likeness.tensors import read_metadata, with_metadata
 from trained_run import trained
 
 CPU = torch.device("cpu")
@@ -168,3 +177,69 @@ def test_on_a_gpu_the_batch_follows_from_what_one_picture_takes(base_manifest):
     found = pictures(pipeline, wanted=[Cell(0.0, PROMPTS[0], "near", seed) for seed in range(40)])
     hook.remove()
     assert len(found) == 40 and list(dict.fromkeys(sizes)) == [1, 39]
+
+
+# --- the script ----------------------------------------------------------------------------------------------------
+
+
+class Checkpoint:
+    """A checkpoint on disk, and `sample_checkpoint` in this process: what its rule calls."""
+
+    def __init__(self, folder: Path, base: dict, lora: Path, monkeypatch, capsys):
+        self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
+        (folder / "base.json").write_text(json.dumps(base, default=str))
+        self.name_lora("ava_portrait", lora)
+
+    def name_lora(self, name: str, lora: Path) -> None:
+        """The same tensors as another run's file: other name, other metadata."""
+        file = self.folder / f"models/{name}-000002.safetensors"
+        about = read_metadata(lora.read_bytes()) | {"ss_output_name": name}
+        write_atomic(file, with_metadata(lora.read_bytes(), about))
+        entry = {"epoch": 2, "file": f"models/{file.name}", "sha256": file_sha256(file)}
+        (self.folder / "models.json").write_text(json.dumps({"epochs": [entry]}))
+
+    def drawn(self, **changes) -> tuple[str, list[dict]]:
+        """The last line of the log, and the rows of the table."""
+        sample = {"prompts": ["photo of {subject}"], "weights": [0.5, 1.0], "seeds": [1, 2], "steps": 2}
+        sample = Sample(**sample | changes).model_dump()
+        config = {"sample": sample, "clip_skip": 1, "resolution": 64, "subject": SUBJECT, "epoch": 2}
+        files = {"models": "models.json", "base": "base.json", "cache": "cache", "samples": "2.tsv", "folder": "2"}
+        options = [word for name, file in files.items() for word in (f"--{name}", str(self.folder / file))]
+        self.monkeypatch.setattr(sys, "argv", ["sample_checkpoint.py", "--config", json.dumps(config), *options])
+        sample_checkpoint.main()
+        rows = read_table(self.folder / "2.tsv").to_dict("records")
+        return self.capsys.readouterr().out.splitlines()[-1], rows
+
+
+@pytest.fixture
+def checkpoint(tmp_path, base_manifest, lora, monkeypatch, capsys) -> Checkpoint:
+    return Checkpoint(tmp_path, base_manifest, lora, monkeypatch, capsys)
+
+
+def test_only_new_cells_are_drawn(checkpoint):
+    assert checkpoint.drawn()[0] == "items: 8 computed, 0 reused", "2 weights, 2 prompts, 2 seeds"
+    assert checkpoint.drawn()[0] == "items: 0 computed, 8 reused"
+    assert checkpoint.drawn(weights=[0.5, 0.75, 1.0])[0] == "items: 4 computed, 8 reused"
+    assert checkpoint.drawn(far_prompts=["{subject} outdoors"])[0] == "items: 4 computed, 8 reused"
+    assert checkpoint.drawn(two_people_prompt="{subject} and a man")[0] == "items: 4 computed, 8 reused"
+    assert checkpoint.drawn(seeds=[1, 2, 3])[0] == "items: 4 computed, 8 reused"
+    moved = {"prompts": ["{subject} outdoors"], "canary_prompts": ["photo of {subject}"]}
+    assert checkpoint.drawn(**moved)[0] == "items: 0 computed, 12 reused", "another kind of prompt, the same words"
+    assert checkpoint.drawn(batch_size=1)[0] == "items: 0 computed, 8 reused"
+    assert checkpoint.drawn(sampler="Euler a")[0] == "items: 8 computed, 0 reused"
+
+
+def test_a_run_of_another_name_only_says_it_in_its_pictures(checkpoint, lora):
+    _, before = checkpoint.drawn()
+    checkpoint.name_lora("ava_other", lora)
+    counted, after = checkpoint.drawn()
+    assert counted == "items: 0 computed, 8 reused"
+    assert [row["pixels"] for row in before] == [row["pixels"] for row in after], "what scoring knows a picture by"
+    assert not {row["sha256"] for row in before} & {row["sha256"] for row in after}
+    assert len({row["pixels"] for row in after}) == 8
+    for row in after:
+        chunks = text_chunks(checkpoint.folder / row["image"])
+        found = parameters(chunks["parameters"])
+        assert loras(found["Prompt"]) == {"ava_other-000002": float(row["weight"])}
+        assert (found["Prompt"].split(" <")[0], found["Seed"], found["Steps"]) == (row["prompt"], row["seed"], "2")
+        assert TRAINED_ALGORITHMIC_MEDIA in chunks["XML:com.adobe.xmp"]
