@@ -50,7 +50,7 @@ def main() -> None:
     device = torch_device()
     settings = {"negative_prompt": "blurred", "steps": args.steps, "guidance_scale": 7.0, "clip_skip": 1}
     variants = {"plain": plain, "loaded once": loaded_once, "likeness": likeness}
-    seconds = {name: [] for name in variants}
+    seconds, busy = ({name: [] for name in variants} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         base = prepared_base(Path(folder))
         for n in tqdm(range(args.loras), desc="LoRAs", disable=None):
@@ -58,11 +58,12 @@ def main() -> None:
             pictures = {}
             for name in list(variants)[:: 1 if n % 2 else -1]:
                 gc.collect()
-                started = time.perf_counter()
+                started, computing = time.perf_counter(), time.process_time()
                 pictures[name] = np.array(variants[name](base, lora, settings, device), dtype=int)
                 seconds[name].append(time.perf_counter() - started)
+                busy[name].append(time.process_time() - computing)
             check_same(pictures, device)
-    show(seconds, device)
+    show(seconds, busy, device)
 
 
 def plain(base: dict, lora: Path, settings: dict, device: torch.device) -> list[np.ndarray]:
@@ -138,17 +139,19 @@ def check_same(pictures: dict[str, np.ndarray], device: torch.device) -> None:
         raise SystemExit(f"the variants' pictures differ by {apart} levels of 255, so their times are no comparison")
 
 
-def show(seconds: dict[str, Sequence[float]], device: torch.device) -> None:
+def show(seconds: dict[str, Sequence[float]], busy: dict[str, Sequence[float]], device: torch.device) -> None:
+    """`busy` are CPU seconds, which other processes hardly disturb."""
     loras, base = len(seconds["plain"]), "resources/base" if BASE.is_dir() else "random weights"
     print(f"{hardware()}, {torch.get_num_threads()} threads, {device.type}; base model: {base}, {SIDE} px")
     print(
         f"{loras} LoRAs x {len(WEIGHTS)} weights x {len(PROMPTS)} prompts x {len(SEEDS)} seeds; median of the LoRAs\n"
     )
-    print("variant        s per LoRA  pictures/s  over plain")
-    medians = {name: float(np.median(times)) for name, times in seconds.items()}
-    for name, median in medians.items():
-        print(f"{name:14} {median:10.2f} {len(CELLS) / median:11.2f} {medians['plain'] / median:11.2f}")
-    print(f"\nratio: {medians['plain'] / medians['likeness']:.2f}")
+    print("variant        s per LoRA  pictures/s  over plain  CPU s  over plain")
+    medians = {name: [float(np.median(times[name])) for times in (seconds, busy)] for name in seconds}
+    for name, (wall, cpu) in medians.items():
+        over, over_cpu = (medians["plain"][i] / medians[name][i] for i in range(2))
+        print(f"{name:14} {wall:10.2f} {len(CELLS) / wall:11.2f} {over:11.2f} {cpu:6.2f} {over_cpu:11.2f}")
+    print(f"\nratio: {medians['plain'][0] / medians['likeness'][0]:.2f}")
 
 
 if __name__ == "__main__":
