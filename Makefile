@@ -3,6 +3,7 @@
 # make env     only the environment;  make lint  only the style checks
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
+# make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
 # make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
 # Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
@@ -15,7 +16,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-base
+.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-base bench-sample
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -51,6 +52,10 @@ bench-dataset: env
 bench-train: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_train.py
+
+bench-sample: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_sample.py
 
 # Kept by pins: a changed list installs again, over what is there.
 .venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt

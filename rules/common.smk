@@ -164,6 +164,11 @@ def captioner_files(wildcards):
     return [] if templates else local_model_files(config["caption"]["model"])
 
 
+def clip_files(wildcards):
+    """The files of a local CLIP model; none for a hub id, and none without one."""
+    return local_model_files(config["runs"][wildcards.run]["select"]["clip"])
+
+
 def local_model_files(model):
     """What a model in a folder or a file is made of; nothing where there is neither."""
     path = under_roots(model)

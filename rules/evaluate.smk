@@ -38,19 +38,32 @@ rule score_checkpoint:
         samples=sampled_epochs,
         crops="results/{subject}/crops.tsv",
         strangers=strangers,
+        clip=clip_files,
     output:
         "results/{subject}/{run}/scores.tsv",
     log:
         "results/logs/{subject}/{run}/score_checkpoint.log",
     conda:
         "../envs/likeness.yaml"
+    resources:
+        gpu=lambda wildcards: int(
+            config["runs"][wildcards.run]["select"]["clip"] is not None
+        ),
     params:
-        config=section("select.copy_limit", "select.leak_limit"),
+        config=section(
+            "select.copy_limit",
+            "select.leak_limit",
+            "select.clip",
+            "subject.trigger",
+            "subject.class_noun",
+        ),
+        roots=[str(root) for root in ROOTS],
     message:
         "{wildcards.subject}/{wildcards.run}: measure every picture"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --samples {input.samples:q}"
         " --crops {input.crops:q} --strangers {input.strangers:q} --models results/models"
+        " --roots {params.roots:q}"
         " --cache results/.cache/score_checkpoint --scores {output:q}"
 
 
@@ -87,3 +100,22 @@ rule choose_checkpoint:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --scores {input.scores:q}"
         " --models {input.models:q} --base {input.base:q} --dataset {input.dataset:q} --choice {output.choice:q}"
         " --lora {output.lora:q} --sidecar {output.sidecar:q} --preview {output.preview:q} --card {output.card:q}"
+
+
+rule plot_sheets:
+    input:
+        code=code("plot_sheets.py"),
+        samples=sampled_epochs,
+        scores="results/{subject}/{run}/scores.tsv",
+        choice="results/{subject}/{run}/best/choice.json",
+    output:
+        directory("results/{subject}/{run}/grids"),
+    log:
+        "results/logs/{subject}/{run}/plot_sheets.log",
+    conda:
+        "../envs/likeness.yaml"
+    message:
+        "{wildcards.subject}/{wildcards.run}: plot each prompt's sheet"
+    shell:
+        "exec python {input.code[0]:q} --log {log:q} --samples {input.samples:q} --scores {input.scores:q}"
+        " --choice {input.choice:q} --folder {output:q}"

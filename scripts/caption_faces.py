@@ -6,7 +6,18 @@ import json
 from functools import cache
 from pathlib import Path, PurePath
 
-from likeness import base_model, captioners, captions, cli, devices, files, identity_words, images, provenance
+from likeness import (
+    base_model,
+    captioners,
+    captions,
+    cli,
+    devices,
+    files,
+    identity_words,
+    images,
+    pretrained,
+    provenance,
+)
 
 COLUMNS = [
     *("photo", "fate", "image", "image_sha256", "face"),
@@ -25,7 +36,7 @@ def main() -> None:
     @cache
     def captioner_folder() -> tuple[Path, str]:
         folder = captioners.model_folder(backend, model, args.roots)
-        return folder, captioners.folder_digest(folder)
+        return folder, pretrained.folder_digest(folder)
 
     @cache
     def captioner():

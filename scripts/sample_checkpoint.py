@@ -1,5 +1,6 @@
 """Draw every picture of one checkpoint: prompts x weights x seeds. Epoch 0 is the base model without the LoRA."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,14 @@ from likeness.base_model import load_manifest
 from likeness.checkpoints import checkpoint_file
 from likeness.devices import claim_gpu, torch_device
 from likeness.files import ItemCache, publish_folder, write_atomic, write_table
-from likeness.provenance import canonical, code_digest, digest, file_sha256
+from likeness.images import png_bytes, read_photo
+from likeness.infotext import UsedLora, infotext, lora_hash
+from likeness.marking import marked_png
+from likeness.provenance import canonical, code_digest, digest
 from likeness.tensors import with_metadata
+
+# What a picture depends on beside the models, its cell and its size.
+SETTINGS = ("negative_prompt", "steps", "sampler", "guidance_scale", "clip_skip")
 
 
 def main() -> None:
@@ -21,33 +28,38 @@ def main() -> None:
     base = load_manifest(args.base)
     lora = checkpoint_file(args.models[0], epoch) if epoch else None
     claim_gpu(cli.say)
-    from likeness.sampling import cells, drawn, load_pipeline
+    from likeness import sampling
 
-    settings = {key: sample[key] for key in ("negative_prompt", "steps", "guidance_scale", "clip_skip")} | {
-        "resolution": resolution
-    }
+    settings = {key: sample[key] for key in SETTINGS}
     # Without its metadata: a file that only says another name or number of epochs draws the same pictures.
     weights = digest(with_metadata(lora.read_bytes(), {})) if lora else ""
-    made_with = (base["digest"], weights, canonical(settings), code_digest(Path(__file__)))
-    store = ItemCache(args.cache, *made_with)
-    paths = {cell: store.path(canonical(cell)) for cell in cells(sample, subject, epoch)}
+    # Neither does what is written into the pictures when they are laid out make other pictures: only what draws counts.
+    drawing = code_digest(Path(sampling.__file__))
+    store = ItemCache(args.cache, base["digest"], weights, canonical(settings | {"resolution": resolution}), drawing)
+    paths = {
+        cell: store.path(canonical([cell.weight, cell.prompt, cell.seed]))
+        for cell in sampling.cells(sample, subject, epoch)
+    }
     missing = [cell for cell, path in paths.items() if not path.is_file()]
     if missing:
-        from likeness.marking import marked_png
-
-        pipeline = load_pipeline(base, lora, torch_device())
+        pipeline = sampling.load_pipeline(base, lora, torch_device(), sample["sampler"])
         for cell, image in cli.progress(
-            drawn(pipeline, missing, sample, resolution), total=len(missing), desc=f"epoch {epoch}"
+            sampling.drawn(pipeline, missing, sample, resolution), total=len(missing), desc=f"epoch {epoch}"
         ):
-            write_atomic(paths[cell], marked_png(np.asarray(image)))
+            write_atomic(paths[cell], png_bytes(np.asarray(image)))
 
-    names = {cell: f"{n:04d}_w{cell.weight:.2f}_s{cell.seed}.png" for n, cell in enumerate(paths)}
-    publish_folder(args.folder, {names[cell]: path for cell, path in paths.items()})
-    rows = [
-        {"epoch": epoch, **cell._asdict(), "image": f"{args.folder.name}/{names[cell]}", "sha256": file_sha256(path)}
-        for cell, path in paths.items()
-    ]
-    write_table(args.samples, rows, ["epoch", "weight", "prompt", "kind", "seed", "image", "sha256"])
+    hash_of_lora = lora_hash(lora.read_bytes()) if lora else ""
+    rows, pictures = [], {}
+    for n, (cell, path) in enumerate(paths.items()):
+        name = f"{n:04d}_w{cell.weight:.2f}_s{cell.seed}.png"
+        pixels = read_photo(path)
+        used = UsedLora(lora.stem, cell.weight, hash_of_lora) if lora else None
+        pictures[name] = marked_png(pixels, infotext(cell.prompt, cell.seed, resolution, settings, base, used))
+        sha256 = hashlib.sha256(pictures[name]).hexdigest()
+        content = {"sha256": sha256, "pixels": digest(canonical(pixels.shape), pixels.tobytes())}
+        rows.append({"epoch": epoch, **cell._asdict(), "image": f"{args.folder.name}/{name}", **content})
+    publish_folder(args.folder, pictures)
+    write_table(args.samples, rows, ["epoch", *sampling.Cell._fields, "image", "sha256", "pixels"])
     cli.say(f"items: {len(missing)} computed, {len(paths) - len(missing)} reused")
 
 

@@ -1,16 +1,20 @@
 """Measure every picture of a run, and the person's real photos, and write one row of scores per picture."""
 
 import json
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from likeness import cli, scoring
+from likeness import cli, clip, pretrained, scoring
+from likeness.devices import claim_gpu, torch_device
 from likeness.errors import LikenessError
 from likeness.faces import Detector
 from likeness.files import ItemCache, read_table, write_table
-from likeness.identity import Judge, Recogniser
+from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding
 from likeness.images import read_photo
 from likeness.models import model_path
 from likeness.provenance import canonical, code_digest, file_sha256
@@ -18,7 +22,7 @@ from likeness.selection import read_samples
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "samples*", "crops", "strangers*", "models", "cache", "scores")
+    args = cli.arguments(__doc__, "samples*", "crops", "strangers*", "models", "roots*", "cache", "scores")
     hashes = json.loads(model_path(args.models, "models.json").read_text())
     items = ItemCache(
         args.cache, code_digest(Path(__file__)), canonical({name: hashes[name] for name in scoring.MODELS})
@@ -28,25 +32,28 @@ def main() -> None:
     def models() -> tuple[Detector, Recogniser, Judge]:
         return Detector(args.models), Recogniser(args.models), Judge(args.models)
 
-    def measured(path: Path) -> scoring.Measurement:
+    def measured(path: Path, content: str) -> scoring.Measurement:
         def item() -> bytes:
             return scoring.measurement_bytes(scoring.measure(read_photo(path), *models()))
 
-        return scoring.read_measurement(items.get(item, file_sha256(path)))
+        return scoring.read_measurement(items.get(item, content))
 
     samples, crops = read_samples(args.samples), read_table(args.crops)
     crops["image"] = [str(args.crops.parent / crop) for crop in crops["crop"]]
     _check("sample_checkpoint", samples)
     _check("crop_faces", crops)
+    drawn = cli.progress(samples.itertuples(), total=len(samples), desc="scores", unit="picture")
     rows = scoring.score_rows(
         samples,
-        [measured(Path(image)) for image in cli.progress(samples["image"], desc="scores", unit="picture")],
-        train=[measured(Path(image)) for image in crops.loc[crops["fate"] == "train", "image"]],
-        heldout=[measured(Path(image)) for image in crops.loc[crops["fate"] == "heldout", "image"]],
-        strangers=[measured(path) for path in sorted(args.strangers)],
+        # By their pixels: a picture that only says another name of its LoRA is not looked at again.
+        [measured(Path(sample.image), sample.pixels) for sample in drawn],
+        train=[measured(Path(crop.image), crop.sha256) for crop in crops[crops["fate"] == "train"].itertuples()],
+        heldout=[measured(Path(crop.image), crop.sha256) for crop in crops[crops["fate"] == "heldout"].itertuples()],
+        strangers=[measured(path, file_sha256(path)) for path in sorted(args.strangers)],
         copy_limit=args.config.select.copy_limit,
         leak_limit=args.config.select.leak_limit,
         folder=args.scores.parent,
+        clip=_clip_view(samples, args, items) if args.config.select.clip else None,
     )
     write_table(args.scores, rows, scoring.COLUMNS)
     first = rows[0]
@@ -55,6 +62,31 @@ def main() -> None:
         f"1 is {first['ceiling']:.3f} (training photos to held-out ones)"
     )
     cli.say(items.summary())
+
+
+def _clip_view(samples: pd.DataFrame, args: Namespace, items: ItemCache) -> scoring.ClipView:
+    """Of each picture and each prompt. CLIP does not know the trigger, so it is left out of the words."""
+    subject, folder = args.config.subject, clip.clip_folder(args.config.select.clip, args.roots)
+    weights = pretrained.folder_digest(folder)
+
+    @cache
+    def model() -> clip.Clip:
+        claim_gpu(cli.say)
+        return clip.load_clip(folder, torch_device())
+
+    def embedded(compute: Callable[[], np.ndarray], content: str) -> np.ndarray:
+        item = items.get(lambda: encode_embedding(compute()).encode(), "clip", weights, content)
+        return decode_embedding(item.read_text())
+
+    def of_picture(sample: Mapping) -> np.ndarray:
+        return embedded(lambda: model().of_picture(read_photo(Path(sample["image"]))), sample["pixels"])
+
+    def of_prompt(prompt: str) -> np.ndarray:
+        words = prompt.replace(f"{subject.trigger} {subject.class_noun}", subject.class_noun)
+        return embedded(lambda: model().of_words(words), words)
+
+    pictures = cli.progress(samples.to_dict("records"), desc="clip", unit="picture")
+    return scoring.ClipView([of_picture(s) for s in pictures], {p: of_prompt(p) for p in samples["prompt"].unique()})
 
 
 def _check(rule: str, table: pd.DataFrame) -> None:

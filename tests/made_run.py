@@ -11,6 +11,7 @@ from PIL import Image
 
 from likeness.curation import PHOTO_COLUMNS
 from likeness.files import write_atomic, write_table
+from likeness.infotext import UsedLora, infotext
 from likeness.marking import marked_png
 from likeness.provenance import file_sha256
 from likeness.scoring import COLUMNS
@@ -39,7 +40,7 @@ def made_scores(
     noise: float = 0.0,
     gate: Callable[[int, float], str] = lambda epoch, weight: "",
 ) -> pd.DataFrame:
-    """One row per picture, kind "subject"; epoch 0 is the base model at identity 0. `noise` is the same in every cell
+    """One row per picture, kind "near"; epoch 0 is the base model at identity 0. `noise` is the same in every cell
     but for a tenth of it, as pictures from the same seed are."""
     rng = np.random.default_rng(1)
     shared = {(p, s): rng.normal() for p in prompts for s in seeds}
@@ -50,11 +51,12 @@ def made_scores(
                 level = identity(epoch, weight) + noise * (shared[prompt, seed] + 0.1 * rng.normal()) if epoch else 0.0
                 rows.append(
                     {
-                        "epoch": epoch, "weight": weight, "prompt": prompt, "kind": "subject", "seed": seed,
+                        "epoch": epoch, "weight": weight, "prompt": prompt, "kind": "near", "seed": seed,
                         "image": "", "face_found": 1, "identity": level, "identity_raw": level, "judge_identity": level,
                         "copy": 0.5, "prompt_score": prompt_score(epoch, weight) if epoch else 1.0,
                         "gate": gate(epoch, weight) if epoch else "", "prompt_detail": "smile 0.80 (base 0.90)",
                         "floor": 0.1, "ceiling": 0.7, "floor_from": "base model and strangers",
+                        "faces": 1, "second_identity": "", "sharpness": 0.5, "yaw": 0.0, "pitch": 5.0,
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -67,7 +69,7 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
         samples = []
         for index, row in rows.iterrows():
             name = f"{epoch:06d}/{row['weight']:g}-{prompt_number(scores, row)}-{row['seed']}.png"
-            data = marked_png(_pixels(index, side, photos))
+            data = marked_png(_pixels(index, side, photos), made_infotext(row, side))
             write_atomic(folder / "samples" / name, data)
             scores.loc[index, "image"] = f"samples/{name}"
             samples.append(
@@ -81,6 +83,13 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
         write_table(folder / "samples" / f"{epoch:06d}.tsv", samples, columns)
     write_table(folder / "scores.tsv", scores.to_dict("records"), COLUMNS)
     return scores
+
+
+def made_infotext(row: pd.Series, side: int) -> str:
+    """As sample_checkpoint writes it into a picture."""
+    settings = {"negative_prompt": "", "steps": 12, "sampler": "Euler a", "guidance_scale": 7.0, "clip_skip": 1}
+    lora = UsedLora(f"ava_portrait-{row['epoch']:06d}", row["weight"], "0123456789ab") if row["epoch"] else None
+    return infotext(row["prompt"], row["seed"], side, settings, {"model": "demo", "digest": "d" * 64}, lora)
 
 
 def write_models(folder: Path, epochs: int) -> Path:

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from PIL import Image
 
+from infotext_reader import loras, parameters, text_chunks
 from likeness import selection
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
 from likeness.provenance import SCRIPTS, file_sha256
+from likeness.sampling import load_pipeline
+from likeness.tensors import read_metadata, with_metadata
 from made_run import SELECT, made_scores, write_models, write_run, write_subject
 from test_grid import source_type
+from test_lora_merge import predicted
+from trained_run import trained
 
 CONFIG = {
     "subject_name": "ava",
@@ -83,6 +90,9 @@ def test_the_preview_is_the_best_picture_of_the_chosen_cell_and_marked(run):
     preview = run / "best" / "ava_portrait.png"
     assert (np.asarray(Image.open(preview)) == np.asarray(Image.open(expected))).all()
     assert source_type(preview) == TRAINED_ALGORITHMIC_MEDIA
+    found = parameters(text_chunks(preview)["parameters"])
+    assert loras(found["Prompt"]) == {"ava_portrait": 0.8}, "by the name of the file beside it"
+    assert found["Lora hashes"].split(":")[0] == "ava_portrait"
 
 
 def test_the_card_tells_consent_choice_and_every_hash(run):
@@ -108,6 +118,62 @@ def test_the_same_run_gives_the_same_bytes(run):
     first = {name: (run / "best" / name).read_bytes() for name in OUTPUTS.values()}
     choose_checkpoint(run)
     assert first == {name: (run / "best" / name).read_bytes() for name in OUTPUTS.values()}
+
+
+def a1111_card(folder: Path, name: str) -> dict:
+    """What A1111 makes of a LoRA in models/Lora, by its documented rules: the picture of the card is <name>.png, what
+    the user noted of it is <name>.json. A click inserts <lora:alias:weight>, the preferred weight if that is not 0, and
+    the activation text; the alias is the file's ss_output_name, which its default setting prefers. A card whose
+    "sd version" is none that A1111 knows is hidden from the others."""
+    metadata = read_metadata((folder / f"{name}.safetensors").read_bytes())
+    user = json.loads((folder / f"{name}.json").read_text())
+    weight = user.get("preferred weight", 0.0)
+    assert isinstance(weight, float) and weight, "0 means the weight of A1111's settings"
+    assert (folder / f"{name}.png").is_file() and user["sd version"] in ("Unknown", "SD1", "SD2", "SDXL")
+    alias = metadata.get("ss_output_name", name)
+    return {"prompt": f"<lora:{alias}:{weight}> {user['activation text']}", "description": user["description"]}
+
+
+def comfy_patched(lora: Path, strength: float, models: dict[str, torch.nn.Module]) -> set[str]:
+    """Patch models as ComfyUI's LoRA loader is documented to: a layer's key is the prefix and its path with underscores
+    for dots; to its weight comes strength * alpha / rank * up @ down. Returns the keys that found no layer."""
+    tensors, left = safetensors.torch.load_file(lora), set()
+    left |= set(tensors)
+    for prefix, model in models.items():
+        for path, layer in model.named_modules():
+            key = f"{prefix}_{path.replace('.', '_')}"
+            if f"{key}.lora_up.weight" in tensors:
+                up, down = (tensors[f"{key}.lora_{side}.weight"].float() for side in ("up", "down"))
+                change = (up.flatten(1) @ down.flatten(1)).reshape(layer.weight.shape)
+                scale = strength * tensors[f"{key}.alpha"].item() / down.shape[0]
+                layer.weight.data += scale * change
+                left -= {f"{key}.alpha", f"{key}.lora_up.weight", f"{key}.lora_down.weight"}
+    return left
+
+
+def test_a1111_and_comfyui_read_the_chosen_file_at_the_chosen_weight(run, base_manifest):
+    """A trained LoRA goes through choose_checkpoint; what their readers' rules make of best/ is what was judged."""
+    about = {"ss_output_name": "ava_portrait"}
+    source = run / "models" / "ava_portrait-000002.safetensors"
+    source.write_bytes(
+        with_metadata(trained(run / "trained", base_manifest, learning_rate=0.02).lora(2).read_bytes(), about)
+    )
+    models = json.loads((run / "models.json").read_text())
+    models["epochs"][1]["sha256"] = file_sha256(source)
+    (run / "models.json").write_text(json.dumps(models))
+    assert choose_checkpoint(run).returncode == 0
+    card = a1111_card(run / "best", "ava_portrait")
+    assert card["prompt"] == "<lora:ava_portrait:0.8> ohwx woman" and "epoch 2 at weight 0.8" in card["description"]
+
+    lora = run / "best" / "ava_portrait.safetensors"
+    judged = load_pipeline(base_manifest, lora, torch.device("cpu"))
+    judged.set_weight(0.8)
+    plain = load_pipeline(base_manifest, None, torch.device("cpu")).diffusers
+    before = predicted(plain.unet)
+    assert comfy_patched(lora, 0.8, {"lora_unet": plain.unet}) == set(), "every key finds its layer"
+    after = predicted(plain.unet)
+    assert torch.allclose(after, predicted(judged.diffusers.unet), atol=1e-4)
+    assert (after - before).abs().max() > 1e-2, "the LoRA makes no difference"
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("?")], ids=["missing", "changed"])

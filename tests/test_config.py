@@ -36,6 +36,27 @@ MISTAKES = {
     ),
     "slash in trigger": (["subjects", "ava", "trigger"], "oh/wx", "subjects.ava.trigger: found 'oh/wx'"),
     "prompt without subject": (["sample", "prompts"], ["a dog"], "sample: prompt 'a dog' lacks {subject}"),
+    "far prompt without subject": (["sample", "far_prompts"], ["a dog"], "sample: prompt 'a dog' lacks {subject}"),
+    "two people without subject": (
+        ["sample", "two_people_prompt"],
+        "a pair",
+        "sample: prompt 'a pair' lacks {subject}",
+    ),
+    "canary with another brace": (
+        ["sample", "canary_prompts"],
+        ["{subject} {x}"],
+        "sample: prompt '{subject} {x}' has a brace",
+    ),
+    "a prompt of two kinds": (
+        ["sample", "canary_prompts"],
+        ["photo of {subject}"],
+        "sample: prompt 'photo of {subject}' stands there twice; expected each prompt once",
+    ),
+    "unknown sampler": (
+        ["sample", "sampler"],
+        "Euler b",
+        "sample.sampler: found 'Euler b'; expected 'DPM++ 2M Karras'",
+    ),
     "override of a run": (["runs", "portrait"], {"train": {"rank": 0}}, "runs.portrait.train.rank: found 0"),
     "three where two decide": (
         ["train", "repeats"],

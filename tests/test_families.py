@@ -149,7 +149,7 @@ def test_sdxl_is_told_a_pictures_size_as_diffusers_pipeline_tells_it():
 def test_pictures_are_drawn(tmp_path, base):
     run = trained(tmp_path, base, data(base), learning_rate=0.01)
     sample = {"negative_prompt": "", "steps": 2, "guidance_scale": 5.0, "batch_size": 2, "clip_skip": 1}
-    cells = [Cell(weight, "photo of ohwx woman", "subject", 1) for weight in (0.5, 1.0)]
+    cells = [Cell(weight, "photo of ohwx woman", "near", 1) for weight in (0.5, 1.0)]
     pipeline = load_pipeline(base, run.lora(2), torch.device("cpu"))
     pictures = [image for _, image in drawn(pipeline, cells, sample, 64)]
     assert [picture.size for picture in pictures] == [(64, 64)] * 2

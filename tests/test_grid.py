@@ -7,12 +7,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from infotext_reader import loras, parameters, plotted_prompts
 from likeness import selection
 from likeness.errors import LikenessError
-from likeness.grid import BACKGROUND, CHOSEN, FRAME, MARGIN, grid, grid_layout
+from likeness.grid import BACKGROUND, CHOSEN, FRAME, MARGIN, grid, grid_layout, sheet_infotext
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png
 from likeness.provenance import SCRIPTS
 from made_run import PROMPTS, SELECT, made_scores, write_run
@@ -88,6 +90,52 @@ def test_plot_grid_writes_a_marked_png_with_the_same_bytes_twice(tmp_path):
     assert source_type(tmp_path / "one.png") == TRAINED_ALGORITHMIC_MEDIA
 
 
+def test_each_prompt_has_its_own_sheet_with_every_picture_at_its_own_size(tmp_path):
+    """Also those of the prompts that only hold back a cell; each picture has its own colour."""
+    scores = made_scores(lambda *cell: 0.4, epochs=2, seeds=(1, 2))
+    gating = made_scores(lambda *cell: 0.1, epochs=2, seeds=(1, 2), prompts=["ohwx woman beside a man"])
+    scores = pd.concat([scores, gating.assign(kind="two_people", second_identity=0.3)], ignore_index=True)
+    write_run(tmp_path, scores, 300)
+    (tmp_path / "choice.json").write_text(json.dumps(selection.choose(scores, **SELECT)))
+    samples = sorted((tmp_path / "samples").glob("*.tsv"))
+    options = ["--samples", *samples, "--scores", tmp_path / "scores.tsv", "--choice", tmp_path / "choice.json"]
+    command = [sys.executable, SCRIPTS / "plot_sheets.py", *options, "--folder", tmp_path / "grids"]
+    subprocess.run(command, check=True)
+    sheets = sorted((tmp_path / "grids").iterdir())
+    words = ["photo_of_ohwx_woman", "photo_of_ohwx_woman_smiling_dark_background", "ohwx_woman_beside_a_man"]
+    assert [sheet.name for sheet in sheets] == [f"{n:02d}_{name}.png" for n, name in enumerate(words)]
+
+    table = selection.measured_pictures(samples, tmp_path / "scores.tsv", 2.0)
+    for sheet, prompt in zip(sheets, [*PROMPTS, "ohwx woman beside a man"], strict=True):
+        pixels = np.asarray(Image.open(sheet))
+        found = dict(zip(*np.unique(packed(pixels), return_counts=True), strict=True))
+        for _, row in table[table["prompt"] == prompt].iterrows():
+            colour = packed(np.asarray(Image.open(row["image"])))[0, 0]
+            assert (found.get(colour, 0) == 300 * 300) == (row["seed"] == 1), "large pictures: the first seed's"
+        assert found[packed(np.array(CHOSEN))] > 4 * 300, "the chosen cell is framed"
+        assert source_type(sheet) == TRAINED_ALGORITHMIC_MEDIA
+
+
+def test_a_sheet_sent_to_a1111_is_drawn_again_by_its_x_y_z_plot(tmp_path):
+    """Its infotext has the prompt of one cell and the words that lead from there to every other one."""
+    table, _ = made(tmp_path, 64)
+    found = parameters(sheet_infotext(table[table["prompt"] == PROMPTS[1]]))
+    prompts = plotted_prompts(found)
+    assert found["Seed"] == "1" and found["Size"] == "64x64" and found["Sampler"] == "Euler a"
+    assert [[loras(prompt) for prompt in row] for row in prompts] == [
+        [{f"ava_portrait-{epoch:06d}": weight} for epoch in (1, 2, 3)] for weight in (0.6, 0.8, 1.0)
+    ]
+    assert {prompt.split(" <lora:")[0] for row in prompts for prompt in row} == {PROMPTS[1]}
+
+
+def test_a_picture_that_only_holds_back_a_cell_is_labelled_with_whom_its_faces_are():
+    row = {"kind": "untrained", "gate": "", "identity": 0.12, "second_identity": np.nan, "score": 0.5}
+    assert selection.picture_label(row) == "identity 0.12"
+    assert selection.picture_label(row | {"gate": "leak", "second_identity": 0.7}) == "0.12 and 0.70"
+    assert selection.picture_label(row | {"gate": "no_face"}) == "no face"
+    assert selection.picture_label(row | {"kind": "far"}) == "0.50"
+
+
 def test_samples_and_scores_of_different_runs_are_refused(tmp_path):
     made(tmp_path, 64)
     samples = sorted((tmp_path / "samples").glob("*.tsv"))
@@ -102,6 +150,11 @@ def test_a_mark_is_read_back_and_changes_no_pixel(tmp_path):
     assert (np.asarray(Image.open(tmp_path / "a.png")) == pixels).all()
     assert source_type(tmp_path / "a.png") == source_type(tmp_path / "a.jpg") == TRAINED_ALGORITHMIC_MEDIA
     assert marked_png(pixels) == marked_png(pixels)
+
+
+def packed(colours: np.ndarray) -> np.ndarray:
+    """RGB in the last axis as one number."""
+    return colours.astype(int) @ [1 << 16, 1 << 8, 1]
 
 
 def source_type(path: Path) -> str:

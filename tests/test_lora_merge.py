@@ -40,7 +40,8 @@ def predicted(unet) -> torch.Tensor:
 def test_what_is_drawn_is_the_model_in_training(tmp_path, base_manifest, network):
     """At weight 1 the very model; at 0.5 half of the way there; between weights nothing is left over."""
     run = trained(tmp_path, base_manifest, network=network, train_text_encoder=True, **LEARNED)
-    pipeline, set_weight = load_pipeline(base_manifest, run.lora(2), CPU)
+    pipeline, set_weight, reads_by_weight = load_pipeline(base_manifest, run.lora(2), CPU)
+    assert reads_by_weight, "the text encoder was trained"
     base = predicted(pipeline.unet)
     set_weight(1.0)
     trained_output = predicted(run.networks["unet"].model)
@@ -48,7 +49,7 @@ def test_what_is_drawn_is_the_model_in_training(tmp_path, base_manifest, network
     assert (trained_output - base).abs().max() > 1e-2, "nothing was learned"
 
     whole = weights(run)
-    before, _ = load_pipeline(base_manifest, None, CPU)
+    before = load_pipeline(base_manifest, None, CPU).diffusers
     assert set(whole) == {"unet", "text_encoder"}
     for strength in (0.5, 1.0, 0.0):
         set_weight(strength)
@@ -64,7 +65,7 @@ def test_what_is_drawn_is_the_model_in_training(tmp_path, base_manifest, network
 @pytest.mark.parametrize("network", ["lora", "locon"])
 def test_plain_loras_are_drawn_as_by_diffusers_loader(tmp_path, base_manifest, network, monkeypatch):
     run = trained(tmp_path, base_manifest, network=network, train_text_encoder=True, **LEARNED)
-    cells = [Cell(weight, WORDS, "subject", 1) for weight in (0.5, 1.0)]
+    cells = [Cell(weight, WORDS, "near", 1) for weight in (0.5, 1.0)]
 
     def pictures() -> list[torch.Tensor]:
         pipeline = load_pipeline(base_manifest, run.lora(2), CPU)

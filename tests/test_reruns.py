@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from infotext_reader import loras, parameters, text_chunks
 from likeness.tensors import tensor_part
-from project import Project
+from project import CONFIG, Project
 
 DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 TRAINED = ["cache_latents", "train_lora"]
-JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", "plot_grid", "build_report"]
+JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", "plot_grid", "plot_sheets", "build_report"]
 PAGE = "build_dataset_page"
 CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
 
@@ -121,11 +122,44 @@ def test_one_more_weight(project):
     outcome = project.run()
     assert set(outcome.jobs) == set(JUDGED)
     assert outcome.computed["sample_checkpoint"] == 4, "the new weight's pictures: 2 prompts of 2 epochs"
+    assert outcome.computed["score_checkpoint"] == 4, "and no other picture is looked at"
 
 
-def test_selection_rule(project):
-    project.configure(select={"beta": 1.0})
-    assert set(project.run().jobs) == {"choose_checkpoint", "plot_grid", "build_report"}
+def test_one_more_prompt(project):
+    project.configure(sample={"far_prompts": ["{subject} as an astronaut"]})
+    outcome = project.run()
+    assert set(outcome.jobs) == set(JUDGED)
+    assert outcome.computed["sample_checkpoint"] == 2 * 2 + 1, "2 weights of 2 epochs, and the base model"
+    assert outcome.computed["score_checkpoint"] == 2 * 2 + 1
+
+
+def test_a_prompt_of_another_kind(project):
+    """The same words as another kind of prompt: the same pictures."""
+    (near,) = CONFIG["sample"]["prompts"]
+    project.configure(sample={"prompts": ["{subject} outdoors"], "canary_prompts": [near]})
+    outcome = project.run()
+    assert outcome.computed["sample_checkpoint"] == outcome.computed["score_checkpoint"] == 2 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "rescored"), [({"beta": 1.0}, []), ({"copy_limit": 0.9, "leak_limit": 0.4}, ["score_checkpoint"])]
+)
+def test_selection_rule(project, change, rescored):
+    """Other limits sort the same measurements anew; nothing is drawn or looked at."""
+    project.configure(select=change)
+    outcome = project.run()
+    assert set(outcome.jobs) == {"choose_checkpoint", "plot_grid", "plot_sheets", "build_report", *rescored}
+    assert none_computed(outcome)
+
+
+def test_a_run_of_another_name(project):
+    """Its pictures say the new name of their LoRA, and are neither drawn nor looked at again."""
+    project.configure(runs={"renamed": {}})
+    outcome = project.run()
+    assert set(outcome.jobs) == {"train_lora", *JUDGED}
+    assert none_computed(outcome)
+    first = next((project.folder / "results/ava/renamed/samples/000002").glob("*.png"))
+    assert list(loras(parameters(text_chunks(first)["parameters"])["Prompt"])) == ["ava_renamed-000002"]
 
 
 def test_rank_beside_a_setting_of_the_same_value_and_back(project):

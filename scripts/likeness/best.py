@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from likeness.marking import marked_png
-from likeness.selection import advice, picture_scores
+from likeness.infotext import called_lora
+from likeness.marking import marked_png, read_infotext
+from likeness.selection import COUNTED, advice, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -20,14 +21,18 @@ CONSENT = {
 
 
 def preview_png(scores: pd.DataFrame, choice: Mapping) -> bytes:
-    """The picture of the chosen cell with the highest score, marked as AI made; of equal ones, the first."""
-    return marked_png(np.asarray(Image.open(best_picture(scores, choice)["image"]).convert("RGB")))
+    """The picture of the chosen cell with the highest score, marked as AI made; of equal ones, the first. Its infotext
+    calls the LoRA by the name that it has here."""
+    picture = best_picture(scores, choice)["image"]
+    text = read_infotext(picture)
+    text = text.replace(called_lora(text), Path(choice["lora"]).stem)
+    return marked_png(np.asarray(Image.open(picture).convert("RGB")), text)
 
 
 def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:
     """The row of scores.tsv behind the preview."""
     in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
-    rows = scores[in_cell & (scores["kind"] == "subject")].sort_values(["prompt", "seed"], ignore_index=True)
+    rows = scores[in_cell & scores["kind"].isin(COUNTED)].sort_values(["prompt", "seed"], ignore_index=True)
     return rows.iloc[int(np.argmax(picture_scores(rows, choice["beta"])))]
 
 

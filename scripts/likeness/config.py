@@ -192,29 +192,43 @@ class Train(Section):
 
 class Sample(Section):
     prompts: Annotated[list[str], Field(min_length=1)]
-    """{subject} stands for trigger and class noun, {class_noun} for the class noun alone."""
+    """As the captions are: what the LoRA must do best. {subject} stands for trigger and class noun, {class_noun} for
+    the class noun alone."""
+    far_prompts: list[str] = []
+    """Other clothes, places, light and styles than the photos'; they count as much."""
+    canary_prompts: list[str] = []
+    """What the photos contradict (short grey hair, in profile): a LoRA that draws its photos again fails here first."""
     untrained_prompt: str = "photo of a {class_noun}, portrait"
     """Without the trigger: if this looks like the person too, the LoRA has leaked."""
+    two_people_prompt: str | None = None
+    """The subject beside somebody else: if both look like the person, the LoRA has leaked."""
     negative_prompt: str = ""
     weights: Annotated[list[Annotated[Number, Field(gt=0, le=2)]], Field(min_length=1)] = [0.6, 0.8, 1.0]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2]
+    sampler: Literal["DPM++ 2M Karras", "DPM++ 2M", "Euler a", "Euler", "DDIM", "UniPC"] = "DPM++ 2M Karras"
+    """By A1111's names."""
     steps: Annotated[int, Field(gt=0)] = 25
     guidance_scale: Annotated[Number, Field(ge=1)] = 7.0
-    batch_size: Annotated[int, Field(gt=0)] = 4
-    """Images drawn at once."""
+    batch_size: Annotated[int, Field(gt=0)] | None = None
+    """Images drawn at once; empty: as many as the GPU has room for. Where memory runs out it is halved."""
 
     @model_validator(mode="after")
-    def prompts_name_the_subject(self):
-        for prompt in self.prompts:
+    def prompts_that_can_be_compared(self):
+        naming = [*self.prompts, *self.far_prompts, *self.canary_prompts]
+        naming += [self.two_people_prompt] if self.two_people_prompt else []
+        every = [*naming, self.untrained_prompt]
+        for prompt in naming:
             if "{subject}" not in prompt:
                 raise ValueError(f"prompt {prompt!r} lacks {{subject}}; expected it in every prompt")
-        for prompt in [*self.prompts, self.untrained_prompt]:
+        for prompt in every:
             try:
                 prompt.format(subject="", class_noun="")
             except (KeyError, IndexError, ValueError):
                 raise ValueError(
                     f"prompt {prompt!r} has a brace that is neither {{subject}} nor {{class_noun}}"
                 ) from None
+            if every.count(prompt) > 1:
+                raise ValueError(f"prompt {prompt!r} stands there twice; expected each prompt once")
         return self
 
 
@@ -224,7 +238,11 @@ class Select(Section):
     copy_limit: Fraction = 0.95
     """SFace similarity to a training photo from which a picture counts as a copy of it."""
     leak_limit: Fraction = 0.5
-    """Identity (0 to 1) that the untrained prompt may show before its checkpoint and weight are out."""
+    """Identity (0 to 1) that the untrained prompt, or the second face of the two people, may show before its checkpoint
+    and weight are out."""
+    clip: Annotated[str, Field(min_length=1)] | None = None
+    """Local folder or hub id of a CLIP model (openai/clip-vit-large-patch14) that tells how well a picture follows its
+    prompt; empty: what can be measured of a face (smile, glasses, turn of the head, background)."""
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0

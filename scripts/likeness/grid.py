@@ -1,13 +1,16 @@
-"""A1111's X/Y/Z plot as one picture: checkpoints across, weights down, one sheet per prompt, scores on the tiles."""
+"""A1111's X/Y/Z plot: checkpoints across, weights down, one sheet per prompt, scores on the tiles."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from likeness.selection import advice, picture_label
+from likeness.infotext import called_lora, with_pairs
+from likeness.marking import read_infotext
+from likeness.selection import COUNTED, advice, picture_label
 
 LARGEST_TILE, SMALLEST_TILE = 256, 128  # px: below, a face cannot be judged by eye; above, a sheet outgrows a screen
 SHEET_WIDTH = 2400  # px that the tiles of a row share before they are made smaller
@@ -57,17 +60,48 @@ def grid(table: pd.DataFrame, choice: Mapping) -> np.ndarray:
     return np.concatenate([_title(layout.width, choice), *sheets])
 
 
+def sheets(table: pd.DataFrame, choice: Mapping) -> Iterator[tuple[str, np.ndarray, str]]:
+    """(file name, uint8 (height, width, 3), infotext) of every prompt's own sheet, its pictures at their own size."""
+    for n, prompt in enumerate(dict.fromkeys(table["prompt"])):
+        pictures = table[table["prompt"] == prompt]
+        words = re.sub(r"\W+", "_", prompt.lower()).strip("_")[:60]  # the end of a name has 255 bytes
+        side = _side(pictures)
+        layout = _layout(pictures, side * pictures["seed"].nunique(), side)
+        yield f"{n:02d}_{words}.png", _sheet(pictures, choice, layout, prompt), sheet_infotext(pictures)
+
+
+def sheet_infotext(pictures: pd.DataFrame) -> str:
+    """That of the sheet's first picture with a LoRA, and how the others follow from it: sent to A1111's txt2img, its
+    X/Y/Z plot draws the sheet again, but for the base model."""
+    trained = pictures[pictures["epoch"] > 0].sort_values(["epoch", "weight", "seed"])
+    names = [called_lora(read_infotext(image)) for image in trained.drop_duplicates("epoch")["image"]]
+    weights = [f":{weight:g}>" for weight in sorted(trained["weight"].unique())]
+    axes = {"X": names, "Y": weights}
+    pairs = {"Script": "X/Y/Z plot"}
+    for axis, values in axes.items():
+        pairs |= {f"{axis} Type": "Prompt S/R", f"{axis} Values": ", ".join(values)}
+    return with_pairs(read_infotext(trained["image"].iloc[0]), pairs)
+
+
 def grid_layout(table: pd.DataFrame) -> Layout:
     """Large pictures: the first seed's, scaled down. Small ones: every seed's, side by side, as they are."""
+    return _layout(table, SHEET_WIDTH // table["epoch"].nunique(), LARGEST_TILE)
+
+
+def _layout(table: pd.DataFrame, share: int, largest: int) -> Layout:
+    """With at most `share` px for a cell, and `largest` px for the side of a picture."""
     columns, rows = table["epoch"].nunique(), table.loc[table["epoch"] > 0, "weight"].nunique()
-    side = Image.open(table["image"].iloc[0]).width
-    share = SHEET_WIDTH // columns
+    side = _side(table)
     seeds = min(table["seed"].nunique(), share // SMALLEST_TILE) if side <= SMALLEST_TILE else 1
     seeds = max(seeds, 1)
-    tile = int(np.clip(min(share // seeds, side), SMALLEST_TILE, LARGEST_TILE))
+    tile = max(min(share // seeds, side, largest), SMALLEST_TILE)
     layout = Layout(tile, seeds, columns, rows, heading=0)
     lines = max(len(_wrapped(prompt, layout.width - 2 * MARGIN, 19)) for prompt in table["prompt"].unique())
     return layout._replace(heading=24 * lines + 14)
+
+
+def _side(table: pd.DataFrame) -> int:
+    return Image.open(table["image"].iloc[0]).width
 
 
 def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) -> np.ndarray:
@@ -90,7 +124,8 @@ def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) ->
         # The base model has no weight: it is drawn once, beside all of them.
         row = weights.index(weight) if epoch else (layout.rows - 1) / 2
         corner = layout.corner(epochs.index(epoch), row)
-        _draw_cell(canvas, cell.sort_values("seed"), corner, layout, means[epoch, weight])
+        mean = means[epoch, weight] if cell["kind"].iloc[0] in COUNTED else None
+        _draw_cell(canvas, cell.sort_values("seed"), corner, layout, mean)
         if (epoch, weight) == (choice["epoch"], choice["weight"]):
             x, y = corner
             box = (x - FRAME, y - FRAME, x + layout.cell_width + FRAME - 1, y + layout.tile + STRIP + FRAME - 1)
@@ -98,7 +133,9 @@ def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) ->
     return np.asarray(canvas)
 
 
-def _draw_cell(canvas: Image.Image, cell: pd.DataFrame, corner: tuple[int, int], layout: Layout, mean: float) -> None:
+def _draw_cell(
+    canvas: Image.Image, cell: pd.DataFrame, corner: tuple[int, int], layout: Layout, mean: float | None
+) -> None:
     draw = ImageDraw.Draw(canvas)
     left, top = corner
     bottom = top + layout.tile
@@ -109,7 +146,8 @@ def _draw_cell(canvas: Image.Image, cell: pd.DataFrame, corner: tuple[int, int],
         canvas.paste(image.resize((layout.tile, layout.tile), Image.Resampling.LANCZOS), (x, top))
         colour = HELD_BACK if picture["gate"] else INK
         draw.text((x + 6, bottom + STRIP / 2), picture_label(picture), colour, _font(15), anchor="lm")
-    if layout.seeds == 1 or not cell["gate"].iloc[layout.seeds - 1]:  # "several faces" leaves no room for more
+    # "several faces" leaves no room for more, and pictures that only hold back a cell have no score.
+    if mean is not None and (layout.seeds == 1 or not cell["gate"].iloc[layout.seeds - 1]):
         position = (left + layout.cell_width - 6, bottom + STRIP / 2)
         draw.text(position, f"mean {mean:.2f}", FAINT, _font(12), anchor="rm")
 

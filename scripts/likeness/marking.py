@@ -1,6 +1,7 @@
-"""Generated pictures say that they are generated: IPTC's DigitalSourceType, in XMP, inside the file."""
+"""Generated pictures say that they are generated, and how: IPTC's DigitalSourceType in XMP, and A1111's infotext."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -19,13 +20,22 @@ XMP = (
 )
 
 
-def marked_png(pixels: np.ndarray) -> bytes:
-    """A PNG of uint8 pixels (height, width, 3), unchanged, that carries the mark. Same pixels, same bytes."""
+def marked_png(pixels: np.ndarray, infotext: str = "") -> bytes:
+    """A PNG of uint8 pixels (height, width, 3), unchanged, that carries the mark, and the infotext where A1111 looks
+    for it. Same pixels and text, same bytes."""
     info = PngInfo()
+    if infotext:
+        info.add_text("parameters", infotext)
     info.add_itxt("XML:com.adobe.xmp", XMP)  # the keyword that the XMP specification, part 3, sets for PNG
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def read_infotext(png: Path) -> str:
+    """What `marked_png` was given; "" for a picture without."""
+    with Image.open(png) as image:
+        return image.info.get("parameters", "")
 
 
 def marked_jpeg(pixels: np.ndarray, quality: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from likeness.captions import CLOSE_UP
 from likeness.errors import LikenessError
 from likeness.faces import Detector
 from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding, judge_similarity, similarity
@@ -26,6 +27,7 @@ from likeness.provenance import canonical
 COLUMNS = [
     *("epoch", "weight", "prompt", "kind", "seed", "image", "face_found", "identity", "identity_raw", "judge_identity"),
     *("copy", "prompt_score", "gate", "prompt_detail", "floor", "ceiling", "floor_from"),
+    *("faces", "second_identity", "sharpness", "yaw", "pitch"),
 ]
 # Every model that a measurement depends on.
 MODELS = [
@@ -46,16 +48,34 @@ CLIPPED = 0.9  # share of pixels at pure black, white or primary; a dark studio 
 NOISY = 0.75  # mean step between neighbours / standard deviation: 1.13 for white noise, below 0.3 for photos
 
 SIDEWAYS, PROFILE = 30.0, 60.0  # degrees of yaw that count as fully turned: both eyes seen, one eye seen
+USUAL_FACE = 0.45  # of the picture's height: that of a portrait, and of the training crops (crop.face_fraction)
+
+# By how much CLIP must tell the base model's pictures of a prompt from its pictures of the class alone, in cosine
+# similarity, for the prompt to ask anything that CLIP sees. The best and the worst published method differ by 0.058
+# (PhotoMaker, arXiv:2312.04461, table 1: 0.298 and 0.240); this is a third of that.
+SMALLEST_CLIP_SPAN = 0.02
 
 
 class Measurement(NamedTuple):
-    """What one picture shows. Embeddings and attributes are those of the largest face; None and {} without one."""
+    """What one picture shows. Embeddings and attributes are those of the largest face; None and {} without one.
+    `second` is the SFace embedding of the next largest, None where no other face counts."""
 
     faces: int
     sface: np.ndarray | None
     dlib: np.ndarray | None
     attributes: dict[str, float]
     broken: bool
+    second: np.ndarray | None = None
+
+
+EMBEDDINGS = ("sface", "dlib", "second")
+
+
+class ClipView(NamedTuple):
+    """What CLIP makes of the samples: an embedding of length 1 for each picture, in order, and for each prompt."""
+
+    pictures: Sequence[np.ndarray]
+    prompts: Mapping[str, np.ndarray]
 
 
 class Scale(NamedTuple):
@@ -76,6 +96,10 @@ WANTED: list[tuple[str, str, Callable[[Mapping], float]]] = [
     (r"smil\w+|laugh\w*|grin\w*", "smile", lambda a: a["smile"]),
     (r"(?:closed|shut) eyes|eyes (?:closed|shut)", "eyes closed", lambda a: a["eyes_closed"]),
     (r"open mouth|mouth open", "mouth open", lambda a: a["mouth_open"]),
+    (r"(?:without|no) (?:\w+ )?(?:sun)?glasses", "no glasses", lambda a: 1 - a["glasses"]),
+    (r"(?:sun|eye)?glasses|spectacles", "glasses", lambda a: a["glasses"]),
+    (r"black[- ]and[- ]white|monochrome|gr[ae]yscale", "black and white", lambda a: a["monochrome"]),
+    (r"close[- ]?up", "close-up", lambda a: (a["face_fraction"] - USUAL_FACE) / (CLOSE_UP - USUAL_FACE)),
     (r"(?:dark|black)(?: \w+)? background", "dark background", lambda a: 1 - a["background"]),
     (r"(?:bright|light|white)(?: \w+)? background", "bright background", lambda a: a["background"]),
     (r"(?:looking|turned|facing) (?:to the )?left", "left", lambda a: -a["yaw"] / SIDEWAYS),
@@ -96,28 +120,30 @@ def measure(image: np.ndarray, detector: Detector, recogniser: Recogniser, judge
     rows = detector.faces(image)
     if not rows:
         return Measurement(0, None, None, {}, False)
-    attributes = {"yaw": rows[0]["yaw"], **json.loads(rows[0]["attributes"])}
+    counted = [row for row in rows if row["w"] >= SECOND_FACE * rows[0]["w"]]
+    attributes = {name: rows[0][name] for name in ("yaw", "pitch", "sharpness")}
+    attributes |= {"face_fraction": rows[0]["face_height"] / image.shape[0], **json.loads(rows[0]["attributes"])}
     return Measurement(
-        faces=sum(row["w"] >= SECOND_FACE * rows[0]["w"] for row in rows),
+        faces=len(counted),
         sface=recogniser.embedding(image, rows[0]),
         dlib=judge.embedding(image, rows[0]),
         attributes={name: float(value) for name, value in attributes.items() if value is not None},
         broken=False,
+        second=recogniser.embedding(image, counted[1]) if len(counted) > 1 else None,
     )
 
 
 def measurement_bytes(measurement: Measurement) -> bytes:
     """For the item cache."""
     texts = {
-        name: encode_embedding(e) if (e := getattr(measurement, name)) is not None else None
-        for name in ("sface", "dlib")
+        name: encode_embedding(e) if (e := getattr(measurement, name)) is not None else None for name in EMBEDDINGS
     }
     return canonical(measurement._asdict() | texts).encode()
 
 
 def read_measurement(path: Path) -> Measurement:
     values = json.loads(path.read_bytes())
-    arrays = {name: decode_embedding(values[name]) if values[name] else None for name in ("sface", "dlib")}
+    arrays = {name: decode_embedding(values[name]) if values[name] else None for name in EMBEDDINGS}
     return Measurement(**(values | arrays))
 
 
@@ -149,6 +175,33 @@ def prompt_score(prompt: str, picture: Measurement, base: Measurement) -> tuple[
     return 1 - loss, ", ".join(f"{name} {shown[name]:.2f} (base {asked[name]:.2f})" for name in both)
 
 
+def clip_prompt_scores(samples: pd.DataFrame, clip: ClipView) -> list[tuple[float, str]]:
+    """`prompt_score` of every sample by CLIP: 0 to 1, and why.
+
+    1 - the loss of cosine to the prompt against the base model's picture of the same seed, in units of the prompt: 1 is
+    what the base model's pictures of it reach on average, 0 what its pictures of the untrained prompt do, which show
+    the class and nothing else that is asked for. A bare cosine has no such scale: it spans a few hundredths only.
+    """
+    keys = list(samples[["epoch", "kind", "prompt", "seed"]].itertuples(index=False, name=None))
+    cosines = [float(picture @ clip.prompts[key[2]]) for key, picture in zip(keys, clip.pictures, strict=True)]
+    base = {key[1:]: cosine for key, cosine in zip(keys, cosines, strict=True) if key[0] == 0}
+    of_class = [p for key, p in zip(keys, clip.pictures, strict=True) if key[:2] == (0, "untrained")]
+    spans = {}
+    for prompt, words in clip.prompts.items():
+        floor = float(np.mean([picture @ words for picture in of_class]))
+        top = float(np.mean([cosine for key, cosine in base.items() if key[1] == prompt]))
+        spans[prompt] = floor, top - floor
+    scores = []
+    for (_, *key), cosine in zip(keys, cosines, strict=True):
+        floor, span = spans[key[1]]
+        detail = f"CLIP {cosine:.3f} (base {base[tuple(key)]:.3f}, class alone {floor:.3f})"
+        if span < SMALLEST_CLIP_SPAN:
+            scores.append((1.0, f"{detail}: the prompt asks for nothing that CLIP sees"))
+        else:
+            scores.append((1 - float(np.clip((base[tuple(key)] - cosine) / span, 0, 1)), detail))
+    return scores
+
+
 def identity_scale(
     train: Sequence[np.ndarray],
     heldout: Sequence[np.ndarray],
@@ -177,9 +230,12 @@ def score_rows(
     copy_limit: float,
     leak_limit: float,
     folder: Path,
+    clip: ClipView | None = None,
 ) -> list[dict]:
     """One row of scores.tsv per sample. `pictures` are the samples' measurements in order; `folder` is where the table
-    will lie. Raises LikenessError if the person's photos give no scale, or a picture has none of the base beside it.
+    will lie; prompt following is measured by `clip` where it is there, else on the face.
+
+    Raises LikenessError if the person's photos give no scale, or a picture has none of the base beside it.
     """
     in_base = [picture for picture, epoch in zip(pictures, samples["epoch"], strict=True) if epoch == 0]
     scale = _checked_scale(*(_embeddings(g, "sface") for g in (train, heldout, in_base, strangers)), similarity)
@@ -192,14 +248,20 @@ def score_rows(
     )
     judged = judge_scale.ceiling - judge_scale.floor >= SMALLEST_SPAN
     base = _base_pictures(samples, pictures)
+    if clip:
+        followed = clip_prompt_scores(samples, clip)
+    else:
+        keys = samples[["prompt", "kind", "seed"]].itertuples(index=False, name=None)
+        followed = [prompt_score(key[0], picture, base[key]) for key, picture in zip(keys, pictures, strict=True)]
     rows = []
-    for sample, picture in zip(samples.to_dict("records"), pictures, strict=True):
-        raw = copy = judge = ""
+    for sample, picture, (score, detail) in zip(samples.to_dict("records"), pictures, followed, strict=True):
+        raw = copy = judge = second = ""
         if picture.sface is not None:
             raw = _raw(picture.sface, _embeddings(heldout, "sface"), similarity)
             copy = max(similarity(picture.sface, photo) for photo in _embeddings(train, "sface"))
             judge = judge_scale.identity(_raw(picture.dlib, judge_heldout, judge_similarity)) if judged else ""
-        score, detail = prompt_score(sample["prompt"], picture, base[sample["prompt"], sample["kind"], sample["seed"]])
+        if picture.second is not None:
+            second = scale.identity(_raw(picture.second, _embeddings(heldout, "sface"), similarity))
         rows.append(
             {
                 **{key: sample[key] for key in ("epoch", "weight", "prompt", "kind", "seed")},
@@ -210,31 +272,43 @@ def score_rows(
                 "judge_identity": _rounded(judge) if raw != "" else 0.0 if judged else "",
                 "copy": _rounded(copy),
                 "prompt_score": _rounded(score),
-                "gate": _gate(picture, copy, copy_limit),
+                "gate": _gate(picture, sample["kind"], copy, copy_limit),
                 "prompt_detail": detail,
                 "floor": _rounded(scale.floor),
                 "ceiling": _rounded(scale.ceiling),
                 "floor_from": scale.floor_from,
+                "faces": picture.faces,
+                "second_identity": _rounded(second),
+                **{name: picture.attributes.get(name, "") for name in ("sharpness", "yaw", "pitch")},
             }
         )
     return _leaks_gated(rows, leak_limit)
 
 
-def _gate(picture: Measurement, copy: float | str, copy_limit: float) -> str:
+def _gate(picture: Measurement, kind: str, copy: float | str, copy_limit: float) -> str:
     if picture.broken:
         return "broken"
-    if picture.faces != 1:
-        return "several_faces" if picture.faces else "no_face"
+    if not picture.faces:
+        return "no_face"
+    if picture.faces > 1 and kind != "two_people":
+        return "several_faces"
     return "copy" if copy >= copy_limit else ""
 
 
 def _leaks_gated(rows: list[dict], leak_limit: float) -> list[dict]:
-    """Every picture of an (epoch, weight) is out when its untrained prompt shows the person: the mean identity of those
-    pictures, a picture without a face counting 0, is above the limit. The base model cannot leak."""
+    """Every picture of an (epoch, weight) is out when what is not the person looks like them, on the mean of its
+    pictures: the untrained prompt's face (a picture without one counts 0), or both faces of the two people (a picture
+    with one face says nothing). One limit for the two, because both ask whether somebody else has become the person:
+    at 0.5 a face is nearer to the person's own photos than to strangers. The base model cannot leak.
+    """
     table = pd.DataFrame(rows)
-    untrained = table[(table["kind"] == "untrained") & (table["epoch"] > 0)]
-    means = untrained.groupby(["epoch", "weight"])["identity"].mean()
-    leaking = set(means[means > leak_limit].index)
+    trained = table[table["epoch"] > 0]
+    pairs = trained[(trained["kind"] == "two_people") & (trained["second_identity"] != "")]
+    both = pairs.assign(identity=pairs[["identity", "second_identity"]].astype(float).min(axis=1))
+    leaking = set()
+    for asked in (trained[trained["kind"] == "untrained"], both):
+        means = asked.groupby(["epoch", "weight"])["identity"].mean()
+        leaking |= set(means[means > leak_limit].index)
     return [row | {"gate": row["gate"] or "leak"} if (row["epoch"], row["weight"]) in leaking else row for row in rows]
 
 

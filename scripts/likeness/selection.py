@@ -14,9 +14,14 @@ import pandas as pd
 from likeness.errors import LikenessError
 from likeness.files import read_table
 
+# The kinds of prompts whose pictures are scored: all that name the person alone. The others only hold back a cell.
+COUNTED = ("near", "far", "canary")
 PAIR = ["prompt", "seed"]
 CELL = ["epoch", "weight"]
-NUMBERS = ("identity", "identity_raw", "judge_identity", "copy", "prompt_score")
+NUMBERS = (
+    *("identity", "identity_raw", "judge_identity", "copy", "prompt_score"),
+    *("faces", "second_identity", "sharpness", "yaw", "pitch"),
+)
 DECIMALS = 6  # of every number in choice.json: more is noise of the processor, and would change its bytes
 
 
@@ -61,7 +66,7 @@ def picture_scores(scores: pd.DataFrame, beta: float) -> np.ndarray:
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
     """The EARLIEST epoch at the LOWEST weight that cannot be told apart from the best cell, and why.
 
-    `scores` has the columns of scores.tsv; only the rows of kind "subject" are counted. The paired bootstrap draws
+    `scores` has the columns of scores.tsv; only the rows of a kind in COUNTED take part. The paired bootstrap draws
     (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes the percentile
     interval of each cell's difference to the best. A cell reaches the best when that interval contains 0. Same rows and
     seed, same answer, whatever the order of the rows.
@@ -71,7 +76,7 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     model lies above 0), base, beta, confidence, pairs and cells. Raises LikenessError for missing or double pictures
     and for NaN.
     """
-    rows = _checked(scores[scores["kind"] == "subject"]).assign(score=lambda rows: picture_scores(rows, beta))
+    rows = _checked(scores[scores["kind"].isin(COUNTED)]).assign(score=lambda rows: picture_scores(rows, beta))
     matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
     values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
     pairs = values.shape[1]
@@ -147,8 +152,8 @@ def compare(
     }
 
 
-def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
-    """The subject's pictures with what was measured of them, and `score`: F-beta, 0 where a gate holds it back.
+def measured_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
+    """Every picture with what was measured of it, and `score`: F-beta, 0 where a gate holds it back.
 
     Raises LikenessError if the samples and the scores are not of the same pictures.
     """
@@ -157,13 +162,21 @@ def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.Da
     table = read_samples(samples)[[*key, "image"]].merge(measured, on=key, how="left", indicator=True)
     if (table["_merge"] != "both").any() or len(table) != len(measured):
         raise LikenessError(f"{scores}: not of these samples; run snakemake --forcerun score_checkpoint")
-    table = table[table["kind"] == "subject"].drop(columns="_merge").reset_index(drop=True)
-    return table.assign(score=picture_scores(table, beta))
+    return table.drop(columns="_merge").assign(score=picture_scores(table, beta))
+
+
+def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
+    """Those `measured_pictures` that count."""
+    table = measured_pictures(samples, scores, beta)
+    return table[table["kind"].isin(COUNTED)].reset_index(drop=True)
 
 
 def picture_label(row: Mapping) -> str:
-    """The score of a picture, or in words why it is out."""
-    return row["gate"].replace("_", " ") or f"{row['score']:.2f}"
+    """The score of a picture, or in words why it is out; of one that only holds back a cell, whom its faces are."""
+    if row["kind"] in COUNTED or row["gate"] not in ("", "leak"):
+        return row["gate"].replace("_", " ") or f"{row['score']:.2f}"
+    faces = [f"{face:.2f}" for face in (row["identity"], row["second_identity"]) if np.isfinite(face)]
+    return " and ".join(faces) if len(faces) > 1 else f"identity {faces[0]}"
 
 
 def read_choice(path: Path) -> dict:
@@ -195,7 +208,7 @@ def advice(choice: dict) -> tuple[str, str]:
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, in order, if each cell of a full epochs x weights table has every (prompt, seed) once, and no NaN."""
     if rows.empty:
-        raise LikenessError("no picture of the subject was scored; expected rows of kind 'subject'")
+        raise LikenessError(f"no picture of the subject was scored; expected rows of kind {_listed(COUNTED)}")
     for name in ("identity", "prompt_score"):
         bad = rows[~np.isfinite(rows[name].to_numpy(float))]
         if len(bad):

@@ -1,0 +1,60 @@
+"""Models of transformers that the user names: found here or on the hub, hashed, loaded, or refused with a reason."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from likeness.errors import LikenessError
+from likeness.hub import hub_folder
+from likeness.provenance import canonical, digest, file_sha256
+
+# Share of the weights that may be absent (tied ones often are); those of another layout have other names altogether.
+MISSING = 0.1
+HUB_FILES = ["*.json", "*.txt", "*.safetensors"]  # never pickles
+
+
+def model_folder(setting: str, name: str, roots: Sequence[Path], otherwise: str) -> Path:
+    """The folder of a model: `name` under one of the roots, else from the hub. `setting` is the key that names it,
+    `otherwise` what to set instead.
+
+    Raises LikenessError if it is neither, or has no .safetensors weights.
+    """
+    folder = next((root / name for root in roots if (root / name).is_dir()), None)
+    if not folder:
+        advice = f"check the name and the network, put the model's folder here, or set {otherwise}"
+        folder = hub_folder(name, HUB_FILES, f"{setting} {name}: not a folder here", advice)
+    if not list(folder.glob("*.safetensors")):
+        raise LikenessError(f"{setting} {name}: no .safetensors file in it; pickled weights are not loaded")
+    return folder
+
+
+def folder_digest(folder: Path) -> str:
+    """One hash for every file of a model that is read."""
+    files = sorted({path for pattern in HUB_FILES for path in folder.glob(pattern)})
+    return digest(canonical({path.name: file_sha256(path) for path in files}))
+
+
+def load_pretrained(setting: str, folder: Path, model_type: str, expected: str, model_class, *others) -> list:
+    """The model of a folder, and `others`: what prepares its inputs. `model_type` is transformers' name of its kind,
+    `expected` the sentence for one of another.
+
+    Raises LikenessError if the folder does not hold such a model.
+    """
+    from transformers import PreTrainedConfig
+
+    try:
+        found = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+        if found == model_type:
+            prepared = [other.from_pretrained(folder, local_files_only=True) for other in others]
+            model, loaded = model_class.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+    except Exception as error:  # of many kinds: a missing file, a damaged one, numbers that do not fit one another
+        reason = str(error).strip().splitlines()[0]
+        raise LikenessError(f"{setting} {folder}: transformers cannot load it as {model_type}: {reason}") from None
+    if found != model_type:
+        raise LikenessError(f"{setting} {folder}: a model of type {found}, not {model_type}; {expected}")
+    if len(loaded["missing_keys"]) > MISSING * len(model.state_dict()):
+        raise LikenessError(
+            f"{setting} {folder}: its weights are not in transformers' own layout of {model_type}; {expected}"
+        )
+    return [model, *prepared]

@@ -1,0 +1,158 @@
+"""Measure how fast the pictures of several LoRAs at several weights are drawn, beside the plain way.
+
+    python tools/bench_sample.py [--loras 4] [--steps 12]
+
+plain is what a script of a page does: for each LoRA and weight the pipeline is loaded anew, then one picture per call.
+`loaded once` is this project's code with one picture per call: a load per LoRA, weights changed in place, each prompt
+read once. `likeness` draws in batches too, as the workflow does. They take turns, LoRA by LoRA, so that whatever else
+the machine does slows all of them down alike, and must draw the same pictures. The base model is resources/base, or
+where that is not there one of the same size with random weights; the LoRAs are random. Fetches the models first.
+"""
+
+import argparse
+import gc
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_faces import MODELS, ROOT, hardware
+from tqdm import tqdm
+
+from likeness import base_model
+from likeness.demo_base import small_pipeline
+from likeness.devices import torch_device
+from likeness.families import FAMILIES
+from likeness.lora_file import lora_bytes, unet_modules
+from likeness.models import CLIP_VOCABULARY, fetch_models, model_path
+from likeness.sampling import SAMPLERS, Cell, drawn, load_pipeline
+
+BASE, SIDE = ROOT / "resources/base", 128
+RANK = 16
+PROMPTS = ["photo of ohwx woman", "photo of ohwx woman smiling, dark background", "photo of a woman, portrait"]
+WEIGHTS, SEEDS = (0.6, 0.8, 1.0), (1, 2)
+CELLS = [Cell(weight, prompt, "near", s) for weight, prompt, s in itertools.product(WEIGHTS, PROMPTS, SEEDS)]
+SAMPLER = "DPM++ 2M Karras"
+# Levels of 255 by which a pixel may differ: a batch adds in another order, and in fp16 that is seen.
+SAME = {"cpu": 1, "cuda": 16}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loras", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=12, help="of the sampler")
+    args = parser.parse_args()
+    fetch_models(MODELS)
+    device = torch_device()
+    settings = {"negative_prompt": "blurred", "steps": args.steps, "guidance_scale": 7.0, "clip_skip": 1}
+    variants = {"plain": plain, "loaded once": loaded_once, "likeness": likeness}
+    seconds, busy = ({name: [] for name in variants} for _ in range(2))
+    with tempfile.TemporaryDirectory() as folder:
+        base = prepared_base(Path(folder))
+        for n in tqdm(range(args.loras), desc="LoRAs", disable=None):
+            lora = random_lora(Path(folder) / f"{n}.safetensors", base, seed=n)
+            pictures = {}
+            for name in list(variants)[:: 1 if n % 2 else -1]:
+                gc.collect()
+                started, computing = time.perf_counter(), time.process_time()
+                pictures[name] = np.array(variants[name](base, lora, settings, device), dtype=int)
+                seconds[name].append(time.perf_counter() - started)
+                busy[name].append(time.process_time() - computing)
+            check_same(pictures, device)
+    show(seconds, busy, device)
+
+
+def plain(base: dict, lora: Path, settings: dict, device: torch.device) -> list[np.ndarray]:
+    import diffusers
+
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    pictures = []
+    for weight in WEIGHTS:
+        pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(
+            base["path"], dtype=dtype, safety_checker=None, local_files_only=True
+        )
+        name, scheduler = SAMPLERS[SAMPLER]
+        pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.load_lora_weights(lora, adapter_name="lora")
+        pipeline.set_adapters("lora", weight)
+        pipeline = pipeline.to(device)
+        for prompt, seed in itertools.product(PROMPTS, SEEDS):
+            picture = pipeline(
+                prompt,
+                negative_prompt=settings["negative_prompt"],
+                num_inference_steps=settings["steps"],
+                guidance_scale=settings["guidance_scale"],
+                height=SIDE,
+                width=SIDE,
+                generator=torch.Generator().manual_seed(seed),
+            ).images[0]
+            pictures.append(np.asarray(picture))
+    return pictures
+
+
+def loaded_once(base: dict, lora: Path, settings: dict, device: torch.device) -> list[np.ndarray]:
+    return _drawn(base, lora, settings | {"batch_size": 1}, device)
+
+
+def likeness(base: dict, lora: Path, settings: dict, device: torch.device) -> list[np.ndarray]:
+    return _drawn(base, lora, settings | {"batch_size": None}, device)
+
+
+def _drawn(base: dict, lora: Path, sample: dict, device: torch.device) -> list[np.ndarray]:
+    return [np.asarray(image) for _, image in drawn(load_pipeline(base, lora, device, SAMPLER), CELLS, sample, SIDE)]
+
+
+def prepared_base(folder: Path) -> dict:
+    """base.json, loaded."""
+    model, merge_list = BASE, model_path(MODELS, CLIP_VOCABULARY)
+    if not BASE.is_dir():
+        model = folder / "base"
+        small_pipeline(merge_list, SIDE).save_pretrained(model)
+    found = base_model.diffusers_folder(str(model), None, [ROOT], merge_list, folder / "store")
+    (folder / "base.json").write_text(json.dumps(base_model.manifest(model.name, found, folder)))
+    return base_model.load_manifest(folder / "base.json")
+
+
+def random_lora(file: Path, base: dict, seed: int) -> Path:
+    """A LoRA of the U-Net's attention and feed-forward layers that changes what is drawn."""
+    unet, generator = base_model.load_part(base, "unet"), torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module in unet_modules(unet.config):
+        weight = unet.get_submodule(module.path).weight
+        down = torch.randn(RANK, *weight.shape[1:], generator=generator)
+        up = 0.02 * torch.randn(weight.shape[0], RANK, *[1] * (weight.dim() - 2), generator=generator)
+        tensors |= {f"{module.key}.lora_down.weight": down, f"{module.key}.lora_up.weight": up}
+        tensors[f"{module.key}.alpha"] = torch.tensor(float(RANK))
+    file.write_bytes(lora_bytes(tensors, "fp16"))
+    return file
+
+
+def check_same(pictures: dict[str, np.ndarray], device: torch.device) -> None:
+    """Ends this program if the variants did not draw the same."""
+    apart = max(np.abs(pictures["plain"] - other).max() for other in pictures.values())
+    if apart > SAME[device.type]:
+        raise SystemExit(f"the variants' pictures differ by {apart} levels of 255, so their times are no comparison")
+
+
+def show(seconds: dict[str, Sequence[float]], busy: dict[str, Sequence[float]], device: torch.device) -> None:
+    """`busy` are CPU seconds, which other processes hardly disturb."""
+    loras, base = len(seconds["plain"]), "resources/base" if BASE.is_dir() else "random weights"
+    print(f"{hardware()}, {torch.get_num_threads()} threads, {device.type}; base model: {base}, {SIDE} px")
+    print(
+        f"{loras} LoRAs x {len(WEIGHTS)} weights x {len(PROMPTS)} prompts x {len(SEEDS)} seeds; median of the LoRAs\n"
+    )
+    print("variant        s per LoRA  pictures/s  over plain  CPU s  over plain")
+    medians = {name: [float(np.median(times[name])) for times in (seconds, busy)] for name in seconds}
+    for name, (wall, cpu) in medians.items():
+        over, over_cpu = (medians["plain"][i] / medians[name][i] for i in range(2))
+        print(f"{name:14} {wall:10.2f} {len(CELLS) / wall:11.2f} {over:11.2f} {cpu:6.2f} {over_cpu:11.2f}")
+    print(f"\nratio: {medians['plain'][0] / medians['likeness'][0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
