@@ -58,7 +58,8 @@ rule build_report:
         scores="results/{subject}/{run}/scores.tsv",
         choice="results/{subject}/{run}/best/choice.json",
     output:
-        "results/{subject}/{run}/report.html",
+        report="results/{subject}/{run}/report.html",
+        folder=directory("results/{subject}/{run}/report"),
     log:
         "results/logs/{subject}/{run}/build_report.log",
     conda:
@@ -82,7 +83,8 @@ rule build_report:
         " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
         " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples {input.samples:q}"
         " --scores {input.scores:q} --choice {input.choice:q}"
-        " --cache results/.cache/thumbnails --report {output:q}"
+        " --cache results/.cache/thumbnails --report {output.report:q}"
+        " --folder {output.folder:q}"
 
 
 rule compare_runs:
