@@ -15,7 +15,7 @@ from PIL import Image
 
 from likeness import selection
 from likeness.files import read_table, write_table
-from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
+from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_png
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.report import frontier
 from likeness.report.curves import course
@@ -891,3 +891,76 @@ def test_each_run_shows_its_own_pictures_beside_the_base_models(browser, runs_pa
 def test_the_same_runs_give_the_same_page(runs_page):
     compare_runs(runs_page.parent, runs_page.with_name("again.html"))
     assert runs_page.with_name("again.html").read_bytes() == runs_page.read_bytes()
+
+
+# --- the first page of the results ---------------------------------------------------------------------------------
+
+PEOPLE = {"ava": ("ohwx", "woman"), "otto": ("sks", "man")}
+
+
+@pytest.fixture(scope="module")
+def index_page(tmp_path_factory, ava) -> Path:
+    """Two subjects with two runs each, every preview the photo of its own, as written by the script."""
+    results = tmp_path_factory.mktemp("results")
+    photos = iter(sorted(ava.glob("*.jpg")))
+    for subject in PEOPLE:
+        for run, level in (("portrait", 0.4), ("strong", 0.7)):
+            scores = made_scores(lambda *cell, level=level: level, epochs=2, noise=0.05)
+            choice = selection.choose(scores, **SELECT) | {"lora": f"{subject}_{run}.safetensors", "sha256": "5" * 64}
+            best = results / subject / run / "best"
+            best.mkdir(parents=True)
+            (best / "choice.json").write_text(json.dumps(choice))
+            (best / f"{subject}_{run}.png").write_bytes(marked_png(np.asarray(Image.open(next(photos)).convert("RGB"))))
+    build_index(results, results / "index.html")
+    return results / "index.html"
+
+
+def build_index(results: Path, page: Path) -> None:
+    subjects = {
+        name: {"trigger": trigger, "class_noun": noun, "consent": "synthetic"}
+        for name, (trigger, noun) in PEOPLE.items()
+    }
+    options = {
+        "--choices": sorted(results.glob("*/*/best/choice.json")),
+        "--previews": sorted(results.glob("*/*/best/*.png")),
+        "--page": [page],
+        "--config": [json.dumps({"subjects": subjects})],
+    }
+    words = [word for option, values in options.items() for word in (option, *values)]
+    subprocess.run([sys.executable, SCRIPTS / "build_index.py", *words], check=True)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_page_shows_every_subject_and_run_and_fits_the_window(browser, index_page, width):
+    opened(browser, index_page, width)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert broken_pictures(browser) == 0
+    cards = elements(browser, ".run")
+    assert [card.find_element("css selector", "h3").text for card in cards] == ["Use epoch 1 at weight 0.6"] * 4
+    assert [code.text for code in elements(browser, ".words")] == [
+        *("<lora:ava_portrait:0.6> ohwx woman", "<lora:ava_strong:0.6> ohwx woman"),
+        *("<lora:otto_portrait:0.6> sks man", "<lora:otto_strong:0.6> sks man"),
+    ]
+    pictures = [picture.get_attribute("src") for picture in elements(browser, ".run img")]
+    assert len(set(pictures)) == 4
+    # The bar of the better run reaches further to the right, and its interval holds the score.
+    bars = [[part.rect["x"] for part in card.find_elements("css selector", ".score i, .score b")] for card in cards]
+    assert bars[0][1] - cards[0].rect["x"] < bars[1][1] - cards[1].rect["x"]
+    assert all(left <= score for left, score in bars)
+
+
+def test_the_first_page_leads_to_the_other_pages(browser, index_page):
+    opened(browser, index_page, 1280)
+    links = {link.get_attribute("href") for link in elements(browser, "main a")}
+    folder = index_page.parent
+    reports = {
+        (folder / subject / run / "report.html").as_uri() for subject in PEOPLE for run in ("portrait", "strong")
+    }
+    pages = {(folder / subject / f"{name}.html").as_uri() for subject in PEOPLE for name in ("dataset", "runs")}
+    assert links == reports | pages
+
+
+def test_the_same_choices_give_the_same_first_page(index_page):
+    build_index(index_page.parent, index_page.with_name("again.html"))
+    assert index_page.with_name("again.html").read_bytes() == index_page.read_bytes()

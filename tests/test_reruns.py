@@ -16,7 +16,8 @@ from project import Project
 
 DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 TRAINED = ["cache_latents", "train_lora"]
-JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", "plot_grid", "build_report"]
+SHOWN = ["plot_grid", "build_report", "build_index"]
+JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", *SHOWN]
 PAGE = "build_dataset_page"
 CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
 
@@ -125,7 +126,7 @@ def test_one_more_weight(project):
 
 def test_selection_rule(project):
     project.configure(select={"beta": 1.0})
-    assert set(project.run().jobs) == {"choose_checkpoint", "plot_grid", "build_report"}
+    assert set(project.run().jobs) == {"choose_checkpoint", *SHOWN}
 
 
 def test_rank_beside_a_setting_of_the_same_value_and_back(project):

@@ -14,7 +14,7 @@ from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_files, sample_uri
 from likeness.report.samples import samples_part
-from likeness.selection import advice, read_choice, scored_pictures
+from likeness.selection import advice, chosen_cell, read_choice, scored_pictures
 
 
 def report_page(
@@ -54,7 +54,7 @@ def report_page(
         title=title,
         advice=advice(chosen),
         choice=chosen,
-        cell=_chosen_cell(chosen),
+        cell=chosen_cell(chosen),
         prompt=f"<lora:{Path(chosen['lora']).stem}:{chosen['weight']:g}> {subject['trigger']} {subject['class_noun']}",
         scale=table[["floor", "ceiling", "floor_from"]].iloc[0].to_dict(),
         preview=sample_uri(Path(best_picture(table, chosen)["image"])),
@@ -135,7 +135,3 @@ def _held_out_crop(dataset: Mapping) -> str | None:
         for card in part["cards"]
     )
     return next((crop for crop in crops if crop), None)
-
-
-def _chosen_cell(choice: Mapping) -> dict:
-    return next(c for c in choice["cells"] if (c["epoch"], c["weight"]) == (choice["epoch"], choice["weight"]))
