@@ -4,6 +4,7 @@
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
+# make bench-report  how fast the report of 3,200 pictures is in a browser (docs/report.md)
 # Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
 
 # Of the Pythons that are new enough and can make environments, the one that the pinned versions were run on first.
@@ -14,7 +15,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test lint bench-faces bench-dataset bench-train
+.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-report
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -46,6 +47,10 @@ bench-dataset: env
 bench-train: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_train.py
+
+bench-report: env .venv/installed-test
+	tools/system_libraries.sh browser
+	.venv/bin/python tools/bench_report.py
 
 # Kept by pins: a changed list installs again, over what is there.
 .venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt

@@ -12,35 +12,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from chromium import opened, started
 from likeness import selection
 from likeness.files import read_table, write_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_png
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.report import frontier
 from likeness.report.curves import course
-from made_run import PROMPTS, SELECT, made_scores, write_metrics, write_run, write_subject
-
-CONFIG = {
-    "subject_name": "ava",
-    "run_name": "portrait",
-    "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
-    "train": {
-        **{"rank": 16, "batch_size": 2, "gradient_accumulation_steps": 1},
-        **{"max_train_steps": 40, "epochs": 4, "repeats": None},
-    },
-}
-FLAGS = [
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *("--disable-component-update", "--disable-sync"),
-]
+from made_run import (
+    PROMPTS,
+    SELECT,
+    build_dataset_page,
+    build_report,
+    made_scores,
+    write_metrics,
+    write_run,
+    write_subject,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,53 +60,13 @@ def dataset_page(page) -> Path:
     return page.with_name("dataset.html")
 
 
-def build_report(run: Path, report: Path) -> None:
-    inputs = {"metrics": run / "log" / "metrics.tsv", "scores": run / "scores.tsv", "choice": run / "choice.json"}
-    build(
-        "build_report.py",
-        run,
-        inputs | {"report": report, "folder": report.with_suffix("")},
-        "--samples",
-        *sorted((run / "samples").glob("*.tsv")),
-    )
-
-
-def build_dataset_page(run: Path, page: Path) -> None:
-    build("build_dataset_page.py", run, {"page": page})
-
-
-def build(script: str, run: Path, files: dict[str, Path], *more: object) -> None:
-    tables = {name: run / "subject" / f"{name}.tsv" for name in ("photos", "crops", "upscaled", "captions")}
-    tables |= {"dataset": run / "subject" / "dataset.json"}
-    options = [part for name, path in (tables | files).items() for part in (f"--{name}", path)]
-    options += [*more, "--config", json.dumps(CONFIG), "--threads", "2", "--cache", run / "cache"]
-    subprocess.run([sys.executable, SCRIPTS / script, *options], check=True)
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if not (chromium and driver):
+    browser = started(tmp_path_factory.mktemp("chromium"))
+    if not browser:
         pytest.skip("no Chromium; install it with: apt-get install -y chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
     yield browser
     browser.quit()
-
-
-def opened(browser, page: Path, width: int):
-    """The page in a window of this width. A window is at least 500 px wide, so the device's width is set instead."""
-    metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(page.as_uri())
-    return browser
 
 
 def element(browser, selector: str):
@@ -171,8 +123,6 @@ def tab(browser, axis: str, label: str):
 
 
 def choose(browser, control: str, value: str) -> None:
-    from selenium.webdriver.support.ui import Select
-
     Select(element(browser, control)).select_by_value(value)
 
 
@@ -222,11 +172,10 @@ def test_pictures_that_were_left_behind_are_missed_in_words(browser, page, tmp_p
     element(browser, "#grid").location_once_scrolled_into_view  # noqa: B018  (pictures load when they come near)
     wait(browser, lambda: element(browser, "#missing").is_displayed())
     assert "in the folder report/ beside this page" in element(browser, "#missing").text
+    assert all("ERR_FILE_NOT_FOUND" in entry["message"] for entry in browser.get_log("browser"))
 
 
 def wait(browser, condition) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
     WebDriverWait(browser, 10).until(lambda _: condition())
 
 
@@ -309,8 +258,6 @@ def source(browser, row: int, column: int) -> str:
 
 @pytest.mark.parametrize("axis, there", [("epoch", (1, 3)), ("weight", (2, 2)), ("base", (1, 0))])
 def test_a_key_held_down_flips_a_picture_in_place(browser, page, axis, there):
-    from selenium.webdriver.common.action_chains import ActionChains
-
     opened(browser, page, 1280)
     choose(browser, "#flip", axis)
     own, next_one = source(browser, 1, 2), source(browser, *there)
@@ -322,8 +269,6 @@ def test_a_key_held_down_flips_a_picture_in_place(browser, page, axis, there):
 
 
 def test_a_click_shows_a_picture_full_screen_and_arrows_walk_the_grid(browser, page):
-    from selenium.webdriver.common.keys import Keys
-
     opened(browser, page, 1280)
     tile(browser, 1, 2).click()
     dialog, title = element(browser, "#viewer"), element(browser, "#viewer-title")
@@ -364,8 +309,6 @@ def test_a_click_in_the_viewer_flips_its_picture(browser, page):
 
 
 def test_the_grid_is_one_stop_of_the_tab_key_and_arrows_do_the_rest(browser, page):
-    from selenium.webdriver.common.keys import Keys
-
     def here() -> str:
         return browser.switch_to.active_element.find_element("css selector", "img").get_attribute("alt")
 
@@ -418,8 +361,6 @@ def test_a_link_that_fits_no_picture_shows_the_grid_all_the_same(browser, page, 
 
 
 def test_a_point_of_the_drawing_leads_to_its_pictures(browser, page):
-    from selenium.webdriver.common.keys import Keys
-
     def here() -> str:
         return browser.switch_to.active_element.find_element("css selector", "img").get_attribute("alt")
 
@@ -520,7 +461,7 @@ def test_votes_of_whom_the_score_agrees_with_are_counted(ballot, page):
         if number % 2:
             element(ballot, f"[data-vote={better}]").click()
         else:
-            element(ballot, "[data-vote=n]").send_keys(better)
+            ActionChains(ballot).send_keys(better).perform()
         assert said.text.startswith(f"You agreed with the score in {number} of {number} votes")
     # Wilson's interval of 10 in 10 is 72 to 100 %.
     assert said.text.endswith("100 %, with 95 % confidence 72 to 100 %. The score sees what you see.")
@@ -540,6 +481,8 @@ def test_votes_stay_when_the_page_is_opened_again_and_can_be_forgotten(ballot, p
     assert "could not decide in 1" in element(ballot, "#verdict").text
     element(ballot, "#votes summary").click()
     assert len(elements(ballot, "#votes li")) == 3 and "epoch" in element(ballot, "#votes li").text
+    element(ballot, "#take-back").click()
+    assert len(elements(ballot, "#votes li")) == 2 and "could not decide" not in element(ballot, "#verdict").text
     element(ballot, "#forget").click()
     assert element(ballot, "#verdict").text == "No votes yet."
     again = [element(ballot, f"[data-vote={side}] img").get_attribute("src") for side in "ab"]
@@ -631,8 +574,6 @@ def test_faces_are_framed_where_they_are(browser, cards):
 
 
 def test_before_and_after_share_a_place_and_a_slider_divides_them_with_the_keyboard(browser, cards):
-    from selenium.webdriver.common.keys import Keys
-
     compared = [name for name, card in cards.items() if card.find_elements("css selector", ".compare")]
     assert compared == ["01.jpg", "02.jpg"]
     assert "same face before and after: 0.97" in cards["01.jpg"].text

@@ -114,9 +114,12 @@ function votedOn(letter, number) {
 }
 
 for (const button of document.querySelectorAll("#ballot .vote")) button.addEventListener("click", () => vote(button.dataset.vote));
-document.getElementById("ballot").addEventListener("keydown", (event) => {
-  const letter = event.key.toLowerCase();
-  if (["a", "b", "n"].includes(letter) && !event.ctrlKey && !event.metaKey && !event.altKey) vote(letter);
+// The keys count while the pictures are in sight, so that nothing needs to be clicked first.
+document.addEventListener("keydown", (event) => {
+  const letter = event.key.toLowerCase(), { top, bottom } = document.getElementById("ballot").getBoundingClientRect();
+  if (!["a", "b", "n"].includes(letter) || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (top < innerHeight && bottom > 0 && !viewer.open && !event.target.matches("select, input")) vote(letter);
 });
+document.getElementById("take-back").addEventListener("click", () => keep(votes.slice(0, -1)));
 document.getElementById("forget").addEventListener("click", () => keep(""));
 drawBallot();
