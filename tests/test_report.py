@@ -785,6 +785,11 @@ def runs_page(tmp_path_factory, ava) -> Path:
     return subject / "runs.html"
 
 
+def run_script(script: str, options: dict[str, list]) -> None:
+    words = [word for option, values in options.items() for word in (option, *values)]
+    subprocess.run([sys.executable, SCRIPTS / script, *words], check=True)
+
+
 def compare_runs(subject: Path, page: Path) -> None:
     sections = {"sample": {"steps": 25}, "select": SELECT}
     config = {"subject_name": "ava", "runs": {name: {"train": train, **sections} for name, train in RUNS.items()}}
@@ -795,8 +800,7 @@ def compare_runs(subject: Path, page: Path) -> None:
         "--page": [page],
         "--config": [json.dumps(config)],
     }
-    words = [word for option, values in options.items() for word in (option, *values)]
-    subprocess.run([sys.executable, SCRIPTS / "compare_runs.py", *words], check=True)
+    run_script("compare_runs.py", options)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -867,8 +871,7 @@ def build_index(results: Path, page: Path) -> None:
         "--page": [page],
         "--config": [json.dumps({"subjects": subjects})],
     }
-    words = [word for option, values in options.items() for word in (option, *values)]
-    subprocess.run([sys.executable, SCRIPTS / "build_index.py", *words], check=True)
+    run_script("build_index.py", options)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

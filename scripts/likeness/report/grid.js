@@ -207,7 +207,8 @@ function choiceLabel(axis, index) {
 function tabs(axis) {
   const group = made("div", { className: "tabs", role: "group", "aria-label": axis }, made("span", { className: "faint" }, axis));
   for (const index of choices(axis)) {
-    const tab = made("button", { "aria-pressed": state.at[axis] === index }, choiceLabel(axis, index));
+    const label = choiceLabel(axis, index);
+    const tab = made("button", { "aria-pressed": state.at[axis] === index, title: label }, label);
     Object.assign(tab.dataset, { axis, index });
     group.append(tab);
   }
@@ -399,10 +400,11 @@ function writeLink() {
   document.getElementById("permalink").href = written;
 }
 
-// A link from elsewhere may name what this run does not have: that part is left as it was.
+// Whether the address is a link to a view. One from elsewhere may name what this run does not have: that part is as it
+// is without a link.
 function readLink() {
   const link = new URLSearchParams(location.hash.slice(1));
-  if (!link.has("across")) return;
+  if (!link.has("across")) return false;
   const read = startingState();
   for (const side of ["across", "down"]) if (AXES.includes(link.get(side))) read[side] = link.get(side);
   if (read.across === read.down) read.down = AXES.find((axis) => axis !== read.across);
@@ -420,6 +422,7 @@ function readLink() {
   const viewed = placeOf(AXES.map((axis, i) => indexOf(axis, names[i] ?? "")));
   read.viewed = AXES.every((axis) => viewed[axis] !== null && viewed[axis] !== ALL) && pictureAt(viewed) ? viewed : null;
   state = read;
+  return true;
 }
 
 // --- listening ---------------------------------------------------------------------------------------------------
@@ -485,6 +488,7 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("keyup", (event) => {
   if (event.key.toLowerCase() === "f") stopFlipping();
 });
+window.addEventListener("blur", stopFlipping); // the key is then let go elsewhere
 for (const point of document.querySelectorAll("#scatter .cell")) {
   const go = () => goTo(Number(point.dataset.epoch), Number(point.dataset.weight));
   point.addEventListener("click", go);

@@ -18,10 +18,9 @@ function show(spot) {
 function drawViewed(place) {
   const picture = pictureAt(place);
   Object.assign(document.querySelector("#viewer-flip img"), { src: sourceOf(picture), alt: titleOf(place) });
-  const base = document.getElementById("viewer-base");
-  base.hidden = !state.base || place.epoch === BASE;
-  if (!base.hidden) base.firstElementChild.src = sourceOf(pictureAt({ ...place, epoch: BASE }));
-  base.firstElementChild.alt = titleOf({ ...place, epoch: BASE });
+  const base = { ...place, epoch: BASE }, beside = document.getElementById("viewer-base");
+  beside.hidden = !state.base || place.epoch === BASE;
+  Object.assign(beside.firstElementChild, { src: sourceOf(pictureAt(base)), alt: titleOf(base) });
   document.getElementById("viewer-title").textContent = `${titleOf(place)}: ${scoreLabel(picture)}`;
   document.getElementById("viewer-prompt").textContent = valueLabel("prompt", place.prompt);
   const numbers = run.numbers.map((name, i) => [name, picture.numbers[i]]).filter(([, value]) => value !== null);
@@ -69,15 +68,15 @@ viewer.addEventListener("close", () => {
 
 // A link is followed when the page opens, and when it is clicked on the open page.
 function follow() {
-  if (location.hash === written) return;
-  readLink();
+  if (location.hash === written || !readLink()) return;
   render();
-  if (!location.hash.includes("across=")) reveal();
   if (viewer.open) viewer.close();
   const spot = state.viewed && spotOf(state.viewed);
   if (spot) openViewer(spot);
-  document.getElementById("permalink").href = linkTo();
 }
 
 window.addEventListener("hashchange", follow);
+render();
+reveal();
+document.getElementById("permalink").href = linkTo();
 follow();
