@@ -426,6 +426,8 @@ def test_only_rows_in_sight_are_in_the_page_and_scrolling_brings_the_others(brow
     browser.execute_script("sheet.scrollTop = sheet.scrollHeight")
     wait(browser, lambda: headings(browser, ".side")[-3:] == ["weight 1", "seed 2", PROMPTS[1]])
     assert tile(browser, 11, 3).is_displayed() and len(shown(browser)) < 12
+    (entry,) = elements(browser, f'{TILES}[tabindex="0"]')
+    assert entry.find_element("css selector", "img").get_attribute("alt") == "epoch 2, weight 0.8, seed 1", "not lost"
 
 
 # --- the blind comparison ------------------------------------------------------------------------------------------

@@ -90,9 +90,10 @@ function render() {
 function drawRows() {
   const first = Math.max(0, Math.floor(sheet.scrollTop / view.height) - ROWS_BEYOND);
   const last = Math.min(view.rows.length - 1, Math.ceil((sheet.scrollTop + sheet.clientHeight) / view.height) + ROWS_BEYOND);
+  // Where the Tab key enters the grid stays, wherever it is scrolled, and so does a row with the focus.
+  if (!view.drawn.has(focused.row)) drawRow(focused.row);
   for (const [row, line] of view.drawn) {
-    // A row with the focus stays: what is removed loses it.
-    if ((row < first || row > last) && !line.contains(document.activeElement)) {
+    if ((row < first || row > last) && row !== focused.row && !line.contains(document.activeElement)) {
       line.remove();
       view.drawn.delete(row);
     }
