@@ -6,6 +6,7 @@
 # make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
 # make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
+# make bench-report  how fast the report of 3,200 pictures is in a browser (docs/report.md)
 # Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
 
 # Of the Pythons that are new enough and can make environments, the one that the pinned versions were run on first.
@@ -16,7 +17,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-base bench-sample
+.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-base bench-sample bench-report
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -56,6 +57,10 @@ bench-train: env
 bench-sample: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_sample.py
+
+bench-report: env .venv/installed-test
+	tools/system_libraries.sh browser
+	.venv/bin/python tools/bench_report.py
 
 # Kept by pins: a changed list installs again, over what is there.
 .venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt

@@ -10,6 +10,9 @@ min_version("9.27")
 configfile: "config.yaml" if Path("config.yaml").exists() else Path(workflow.basedir, "config.yaml")
 
 
+report: "rules/captions/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/models.smk"
 include: "rules/dataset.smk"
@@ -30,11 +33,13 @@ localrules:
     build_dataset_page,
     build_report,
     compare_runs,
+    build_index,
 
 
 rule all:
     default_target: True
     input:
+        "results/index.html",
         expand("results/{subject}/dataset.html", subject=config["subjects"]),
         expand(
             "results/{subject}/runs.html",

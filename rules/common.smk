@@ -33,11 +33,14 @@ ROOTS = [Path("."), Path(os.path.relpath(workflow.basedir))]
 # badly, so they run one at a time too. A profile or --resources gpu=... goes before this.
 workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
 
-# For jobs that work on many photos at once. A cluster's Snakemake has no cores of its own; 8 is what most nodes can spare.
-ALL_CORES = workflow.cores or 8
+# None on a cluster, whose Snakemake has no cores of its own, and for --report; workflow.cores would then be an error.
+CORES = workflow.global_resources["_cores"].value
+
+# For jobs that work on many photos at once. 8 is what most nodes of a cluster can spare.
+ALL_CORES = CORES or 8
 
 # For jobs that need a GPU, of which several may run at once: Snakemake lets torch use as many cores as their `threads`.
-GPUS = workflow.global_resources["gpu"].value if workflow.cores else 1
+GPUS = workflow.global_resources["gpu"].value if CORES else 1
 CORES_PER_GPU = max(1, ALL_CORES // max(1, GPUS))
 
 try:

@@ -75,11 +75,26 @@ rule choose_checkpoint:
         base="results/base.json",
         dataset="results/{subject}/dataset.json",
     output:
-        choice="results/{subject}/{run}/best/choice.json",
+        choice=report(
+            "results/{subject}/{run}/best/choice.json",
+            caption="captions/choice.rst",
+            category="The choice",
+            labels={"subject": "{subject}", "run": "{run}", "shows": "choice"},
+        ),
         lora="results/{subject}/{run}/best/{subject}_{run}.safetensors",
         sidecar="results/{subject}/{run}/best/{subject}_{run}.json",
-        preview="results/{subject}/{run}/best/{subject}_{run}.png",
-        card="results/{subject}/{run}/best/README.md",
+        preview=report(
+            "results/{subject}/{run}/best/{subject}_{run}.png",
+            caption="captions/preview.rst",
+            category="The choice",
+            labels={"subject": "{subject}", "run": "{run}", "shows": "picture"},
+        ),
+        card=report(
+            "results/{subject}/{run}/best/README.md",
+            caption="captions/card.rst",
+            category="The choice",
+            labels={"subject": "{subject}", "run": "{run}", "shows": "model card"},
+        ),
     log:
         "results/logs/{subject}/{run}/choose_checkpoint.log",
     conda:

@@ -7,7 +7,12 @@ rule build_dataset_page:
         captions="results/{subject}/captions.tsv",
         dataset="results/{subject}/dataset.json",
     output:
-        "results/{subject}/dataset.html",
+        report(
+            "results/{subject}/dataset.html",
+            caption="captions/dataset.rst",
+            category="Data set",
+            labels={"subject": "{subject}", "shows": "photos"},
+        ),
     log:
         "results/logs/{subject}/build_dataset_page.log",
     # Before hours of training, and beside what already runs: a job for all cores would wait until they are free.
@@ -33,7 +38,12 @@ rule plot_grid:
         scores="results/{subject}/{run}/scores.tsv",
         choice="results/{subject}/{run}/best/choice.json",
     output:
-        "results/{subject}/{run}/grid.png",
+        report(
+            "results/{subject}/{run}/grid.png",
+            caption="captions/grid.rst",
+            category="Evidence",
+            labels={"subject": "{subject}", "run": "{run}", "shows": "grid"},
+        ),
     log:
         "results/logs/{subject}/{run}/plot_grid.log",
     conda:
@@ -58,7 +68,13 @@ rule build_report:
         scores="results/{subject}/{run}/scores.tsv",
         choice="results/{subject}/{run}/best/choice.json",
     output:
-        "results/{subject}/{run}/report.html",
+        report=report(
+            "results/{subject}/{run}/report.html",
+            caption="captions/report.rst",
+            category="Evidence",
+            labels={"subject": "{subject}", "run": "{run}", "shows": "report"},
+        ),
+        folder=directory("results/{subject}/{run}/report"),
     log:
         "results/logs/{subject}/{run}/build_report.log",
     conda:
@@ -82,7 +98,8 @@ rule build_report:
         " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
         " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples {input.samples:q}"
         " --scores {input.scores:q} --choice {input.choice:q}"
-        " --cache results/.cache/thumbnails --report {output:q}"
+        " --cache results/.cache/thumbnails --report {output.report:q}"
+        " --folder {output.folder:q}"
 
 
 rule compare_runs:
@@ -92,7 +109,12 @@ rule compare_runs:
         scores=expand("results/{{subject}}/{run}/scores.tsv", run=config["runs"]),
         choices=expand("results/{{subject}}/{run}/best/choice.json", run=config["runs"]),
     output:
-        "results/{subject}/runs.html",
+        report(
+            "results/{subject}/runs.html",
+            caption="captions/runs.rst",
+            category="Evidence",
+            labels={"subject": "{subject}", "run": "all", "shows": "comparison"},
+        ),
     log:
         "results/logs/{subject}/compare_runs.log",
     conda:
@@ -104,3 +126,31 @@ rule compare_runs:
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --choices {input.choices:q}"
         " --scores {input.scores:q} --samples {input.samples:q} --page {output:q}"
+
+
+rule build_index:
+    input:
+        code=code("build_index.py"),
+        choices=expand(
+            "results/{subject}/{run}/best/choice.json",
+            subject=config["subjects"],
+            run=config["runs"],
+        ),
+        previews=expand(
+            "results/{subject}/{run}/best/{subject}_{run}.png",
+            subject=config["subjects"],
+            run=config["runs"],
+        ),
+    output:
+        "results/index.html",
+    log:
+        "results/logs/build_index.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("subjects"),
+    message:
+        "write the first page of the results"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --choices {input.choices:q}"
+        " --previews {input.previews:q} --page {output:q}"

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,10 +15,19 @@ from likeness.curation import PHOTO_COLUMNS
 from likeness.files import write_atomic, write_table
 from likeness.infotext import UsedLora, infotext
 from likeness.marking import marked_png
-from likeness.provenance import file_sha256
+from likeness.provenance import SCRIPTS, file_sha256
 from likeness.scoring import COLUMNS
 
 PROMPTS = ("photo of ohwx woman", "photo of ohwx woman smiling, dark background")
+CONFIG = {
+    "subject_name": "ava",
+    "run_name": "portrait",
+    "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
+    "train": {
+        **{"rank": 16, "batch_size": 2, "gradient_accumulation_steps": 1},
+        **{"max_train_steps": 40, "epochs": 4, "repeats": None},
+    },
+}
 SELECT = {"beta": 2.0, "bootstrap": 2000, "confidence": 0.95, "seed": 0}
 
 # How training images came about: enlarged, refused by the identity guard, or large enough.
@@ -101,6 +112,31 @@ def write_models(folder: Path, epochs: int) -> Path:
         entries.append({"epoch": epoch, "file": file, "sha256": file_sha256(folder / file)})
     write_atomic(folder / "models.json", json.dumps({"run": "portrait", "total_steps": 8, "epochs": entries}))
     return folder / "models.json"
+
+
+def build_report(run: Path, report: Path) -> None:
+    """Write the report of a run with its subject in `subject`, as the rule does; its folder has the same name."""
+    inputs = {"metrics": run / "log" / "metrics.tsv", "scores": run / "scores.tsv", "choice": run / "choice.json"}
+    _build(
+        "build_report.py",
+        run,
+        inputs | {"report": report, "folder": report.with_suffix("")},
+        "--samples",
+        *sorted((run / "samples").glob("*.tsv")),
+    )
+
+
+def build_dataset_page(run: Path, page: Path) -> None:
+    """Write the page of its data set."""
+    _build("build_dataset_page.py", run, {"page": page})
+
+
+def _build(script: str, run: Path, files: dict[str, Path], *more: object) -> None:
+    tables = {name: run / "subject" / f"{name}.tsv" for name in ("photos", "crops", "upscaled", "captions")}
+    tables |= {"dataset": run / "subject" / "dataset.json"}
+    options = [part for name, path in (tables | files).items() for part in (f"--{name}", path)]
+    options += [*more, "--config", json.dumps(CONFIG), "--threads", "2", "--cache", run / "cache"]
+    subprocess.run([sys.executable, SCRIPTS / script, *options], check=True)
 
 
 def prompt_number(scores: pd.DataFrame, row: pd.Series) -> int:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 STAGES = {
     "fetch_models", "fetch_base", "detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces",
     "build_dataset", "cache_latents", "train_lora", "sample_checkpoint", "score_checkpoint", "choose_checkpoint",
-    "plot_grid", "build_report", "build_dataset_page",
+    "plot_grid", "build_report", "build_dataset_page", "build_index",
 }  # fmt: skip
 
 
@@ -101,3 +102,23 @@ def test_a_mistake_in_the_configuration_starts_no_job(project):
     text = done.stdout + done.stderr
     assert done.returncode != 0 and "train: alpha 99 is larger than rank 8" in text
     assert "Traceback" not in text and "rule " not in text
+
+
+@pytest.mark.parametrize("name", ["all.html", "all.zip"])
+def test_snakemakes_own_report_has_the_results_with_captions_in_categories(project, name):
+    project.run()
+    done = call(SNAKEMAKE, "--report", name, cwd=project.folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = project.folder / name
+    page = zipfile.ZipFile(made).read("all/report.html").decode() if made.suffix == ".zip" else made.read_text()
+    results = json.loads(re.search(r"^\s*var results = (\{.*\})", page, re.M)[1])
+    named = {Path(result["name"]).name: result for result in results.values()}
+    assert set(named) == {"choice.json", "ava_portrait.png", "README.md", "grid.png", "report.html", "dataset.html"}
+    captions = {name: re.sub(r"<.*?>|\s+", " ", result["caption"]) for name, result in named.items()}
+    assert "every epoch and weight that cannot be told apart" in captions["choice.json"]
+    assert "open results/ava/portrait/report.html" in captions["report.html"]
+    assert "what to photograph next" in captions["dataset.html"]
+    assert all("ava" in caption for caption in captions.values())
+    categories = json.loads(re.search(r"^\s*var categories = (\{.*\})", page, re.M)[1])
+    assert set(categories) == {"The choice", "Evidence", "Data set"}
+    assert "Subjects: ava. Runs: portrait." in page

@@ -11,33 +11,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from chromium import opened, started
 from likeness import selection
 from likeness.files import read_table, write_table
-from likeness.provenance import SCRIPTS
+from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_png
+from likeness.provenance import SCRIPTS, file_sha256
+from likeness.report import frontier
 from likeness.report.curves import course
-from made_run import SELECT, made_scores, write_metrics, write_run, write_subject
-
-CONFIG = {
-    "subject_name": "ava",
-    "run_name": "portrait",
-    "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
-    "train": {
-        **{"rank": 16, "batch_size": 2, "gradient_accumulation_steps": 1},
-        **{"max_train_steps": 40, "epochs": 4, "repeats": None},
-    },
-}
-FLAGS = [
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *("--disable-component-update", "--disable-sync"),
-]
+from made_run import (
+    PROMPTS,
+    SELECT,
+    build_dataset_page,
+    build_report,
+    made_scores,
+    write_metrics,
+    write_run,
+    write_subject,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,47 +60,13 @@ def dataset_page(page) -> Path:
     return page.with_name("dataset.html")
 
 
-def build_report(run: Path, report: Path) -> None:
-    inputs = {"metrics": run / "log" / "metrics.tsv", "scores": run / "scores.tsv", "choice": run / "choice.json"}
-    build("build_report.py", run, inputs | {"report": report}, "--samples", *sorted((run / "samples").glob("*.tsv")))
-
-
-def build_dataset_page(run: Path, page: Path) -> None:
-    build("build_dataset_page.py", run, {"page": page})
-
-
-def build(script: str, run: Path, files: dict[str, Path], *more: object) -> None:
-    tables = {name: run / "subject" / f"{name}.tsv" for name in ("photos", "crops", "upscaled", "captions")}
-    tables |= {"dataset": run / "subject" / "dataset.json"}
-    options = [part for name, path in (tables | files).items() for part in (f"--{name}", path)]
-    options += [*more, "--config", json.dumps(CONFIG), "--threads", "2", "--cache", run / "cache"]
-    subprocess.run([sys.executable, SCRIPTS / script, *options], check=True)
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if not (chromium and driver):
+    browser = started(tmp_path_factory.mktemp("chromium"))
+    if not browser:
         pytest.skip("no Chromium; install it with: apt-get install -y chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
     yield browser
     browser.quit()
-
-
-def opened(browser, page: Path, width: int):
-    """The page in a window of this width. A window is at least 500 px wide, so the device's width is set instead."""
-    metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(page.as_uri())
-    return browser
 
 
 def element(browser, selector: str):
@@ -121,64 +82,433 @@ def test_it_opens_from_disk_without_an_error_and_fits_the_window(browser, page, 
     opened(browser, page, width)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    broken = "return [...document.images].filter((i) => i.getAttribute('src') && i.complete && !i.naturalWidth).length"
-    assert browser.execute_script(broken) == 0
+    assert broken_pictures(browser) == 0
     headline = element(browser, "h1")
     assert headline.is_displayed()
     assert headline.text == "Use epoch 2 at weight 0.8"
     assert headline.rect["y"] < 844
-    assert headline.rect["y"] < element(browser, "#photos").rect["y"] < element(browser, "#grid").rect["y"]
+    parts = [element(browser, f"#{name}").rect["y"] for name in ("grid", "blind", "why", "training", "photos")]
+    assert [headline.rect["y"], *parts] == sorted([headline.rect["y"], *parts])
     assert "Epochs 2 and 3 cannot be told apart" in element(browser, "#evidence").text
 
 
-def test_a_tab_shows_the_sheet_of_its_prompt(browser, page):
+# --- the grid ------------------------------------------------------------------------------------------------------
+
+TILES = "#sheet button.tile"
+
+
+def broken_pictures(browser) -> int:
+    return browser.execute_script(
+        "return [...document.images].filter((i) => i.getAttribute('src') && i.complete && !i.naturalWidth).length"
+    )
+
+
+def tile(browser, row: int, column: int):
+    return element(browser, f'{TILES}[data-row="{row}"][data-column="{column}"]')
+
+
+def shown(browser) -> list[list[str]]:
+    """What the tiles of the grid's rows are of, by their alternative texts."""
+    rows = """return [...document.querySelectorAll('#sheet .body .line')]
+        .map((row) => [...row.querySelectorAll('img')].map((picture) => picture.alt))"""
+    return browser.execute_script(rows)
+
+
+def headings(browser, side: str = ".headings") -> list[str]:
+    return [heading.get_attribute("textContent") for heading in elements(browser, f"#sheet {side} .hider")]
+
+
+def tab(browser, axis: str, label: str):
+    return next(b for b in elements(browser, f'#tabs button[data-axis="{axis}"]') if b.text == label)
+
+
+def choose(browser, control: str, value: str) -> None:
+    Select(element(browser, control)).select_by_value(value)
+
+
+def numbers(browser) -> dict[str, str]:
+    """What the viewer says of the picture that it shows."""
+    words = [row.text.split("\n") for row in elements(browser, "#viewer-numbers div")]
+    return {name: value for name, value in words}
+
+
+def test_every_picture_is_in_the_grid_once_and_the_choice_is_framed(browser, page):
+    """Prompt and seed by tabs: what all tabs show together is the run."""
     opened(browser, page, 1280)
-    tabs, sheets = elements(browser, "[role=tab]"), elements(browser, "[role=tabpanel]")
-    assert [sheet.is_displayed() for sheet in sheets] == [True, False]
-    tabs[1].click()
-    assert [sheet.is_displayed() for sheet in sheets] == [False, True]
-    assert tabs[1].get_attribute("aria-selected") == "true"
+    seen = []
+    for prompt in PROMPTS:
+        tab(browser, "prompt", prompt).click()
+        for seed in ("1", "2"):
+            tab(browser, "seed", seed).click()
+            assert headings(browser) == ["base model", "epoch 1", "epoch 2", "epoch 3"]
+            assert headings(browser, ".side") == ["weight 0.6", "weight 0.8", "weight 1"]
+            cells = [alt for row in shown(browser) for alt in row]
+            assert cells.count(f"base model, seed {seed}") == 3, "beside every weight"
+            seen += [(prompt, alt) for alt in cells if not alt.startswith("base")]
+            (chosen,) = elements(browser, f"{TILES}.chosen img")
+            assert chosen.get_attribute("alt") == f"epoch 2, weight 0.8, seed {seed}"
+            assert len(elements(browser, f"{TILES}.alike")) == 1
+    assert len(seen) == len(set(seen)) == 3 * 3 * 2 * 2
+    assert [label.text for label in elements(browser, f"{TILES}.out b")] == ["no face", "copy"]
+    assert broken_pictures(browser) == 0
+
+
+def test_the_folder_beside_the_page_holds_its_pictures_marked_as_made_by_ai(page):
+    data = run_data(page)
+    files = {picture["file"] for picture in data["pictures"]}
+    assert files == {file.name for file in page.with_suffix("").iterdir()} and len(files) == 9
+    for file in page.with_suffix("").iterdir():
+        assert file.stem == file_sha256(file)[:16]
+        assert TRAINED_ALGORITHMIC_MEDIA in Image.open(file).info["xmp"].decode()
+
+
+def run_data(page: Path) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="run">(.*?)</script>', page.read_text())[1])
+
+
+def test_pictures_that_were_left_behind_are_missed_in_words(browser, page, tmp_path):
+    shutil.copy(page, tmp_path)
+    opened(browser, tmp_path / page.name, 1280)
+    element(browser, "#grid").location_once_scrolled_into_view  # noqa: B018  (pictures load when they come near)
+    wait(browser, lambda: element(browser, "#missing").is_displayed())
+    assert "in the folder report/ beside this page" in element(browser, "#missing").text
+    assert all("ERR_FILE_NOT_FOUND" in entry["message"] for entry in browser.get_log("browser"))
+
+
+def wait(browser, condition) -> None:
+    WebDriverWait(browser, 10).until(lambda _: condition())
+
+
+def test_any_two_axes_span_the_grid_and_swap(browser, page):
+    opened(browser, page, 1280)
+    element(browser, "#swap").click()
+    assert headings(browser) == ["base model", "weight 0.6", "weight 0.8", "weight 1"]
+    assert headings(browser, ".side") == ["epoch 1", "epoch 2", "epoch 3"]
+    choose(browser, "#across", "seed")
+    assert headings(browser) == ["seed 1", "seed 2"]
+    assert headings(browser, ".side") == ["base model", "epoch 1", "epoch 2", "epoch 3"], "the base model is a row"
+    assert shown(browser)[2] == ["epoch 2, weight 0.8, seed 1", "epoch 2, weight 0.8, seed 2"]
+    choose(browser, "#down", "prompt")
+    assert headings(browser, ".side") == list(PROMPTS)
+    assert shown(browser)[0][:2] == ["base model, seed 1", "epoch 2, weight 0.8, seed 1"], "beside each picture"
+    choose(browser, "#down", "seed")
+    assert headings(browser) == list(PROMPTS), "the same axis on both sides swaps them"
+
+
+def test_a_tab_can_show_all_values_as_groups_of_rows(browser, page):
+    opened(browser, page, 1280)
+    tab(browser, "seed", "all 2").click()
+    side = headings(browser, ".side")
+    assert side[:4] == ["weight 0.6", "seed 1", "weight 0.8", "seed 1"] and len(side) == 2 * 2 * 3
+    assert [row[1] for row in shown(browser)] == [
+        f"epoch 1, weight {w:g}, seed {s}" for s in (1, 2) for w in (0.6, 0.8, 1)
+    ]
+
+
+def test_a_click_on_a_heading_puts_its_values_away_until_they_are_asked_for(browser, page):
+    opened(browser, page, 1280)
+    elements(browser, "#sheet .headings .hider")[1].click()
+    elements(browser, "#sheet .side .hider")[0].click()
+    assert headings(browser) == ["base model", "epoch 2", "epoch 3"]
+    assert headings(browser, ".side") == ["weight 0.8", "weight 1"]
+    away = elements(browser, "#put-away button")
+    assert [button.text for button in away] == ["epoch 1 ↺", "weight 0.6 ↺", "Show all"]
+    away[0].click()
+    assert headings(browser) == ["base model", "epoch 1", "epoch 2", "epoch 3"]
+    assert len(shown(browser)) == 2
+    elements(browser, "#sheet .headings .hider")[0].click()
+    assert not element(browser, "#base").is_selected()
+    assert headings(browser) == ["epoch 1", "epoch 2", "epoch 3"]
+
+
+def test_the_last_value_of_an_axis_stays(browser, page):
+    opened(browser, page, 1280)
+    for _ in range(4):
+        elements(browser, "#sheet .side .hider")[0].click()
+    assert headings(browser, ".side") == ["weight 1"]
+
+
+def test_the_heat_map_colours_higher_scores_warmer(browser, page):
+    opened(browser, page, 1280)
+
+    # Of the strip below a picture: how much more red than blue it is, 0 to 255.
+    warmth = """const canvas = document.createElement('canvas').getContext('2d');
+        canvas.fillStyle = getComputedStyle(arguments[0].querySelector('span')).backgroundColor;
+        canvas.fillRect(0, 0, 1, 1);
+        const [red, , blue] = canvas.getImageData(0, 0, 1, 1).data;
+        return red - blue"""
+
+    def warmths() -> list[int]:
+        return [browser.execute_script(warmth, tile(browser, 1, column)) for column in (0, 1, 2)]
+
+    assert len(set(warmths())) == 1
+    element(browser, "#heat").click()
+    assert element(browser, "#scale").text.split() == ["0.00", f"{best_score(page):.2f}"]
+    base, middling, best = warmths()
+    assert base < 0 < middling < best
+
+
+def best_score(page: Path) -> float:
+    return max(picture["score"] for picture in run_data(page)["pictures"])
+
+
+def source(browser, row: int, column: int) -> str:
+    return tile(browser, row, column).find_element("css selector", "img").get_attribute("src")
+
+
+@pytest.mark.parametrize("axis, there", [("epoch", (1, 3)), ("weight", (2, 2)), ("base", (1, 0))])
+def test_a_key_held_down_flips_a_picture_in_place(browser, page, axis, there):
+    opened(browser, page, 1280)
+    choose(browser, "#flip", axis)
+    own, next_one = source(browser, 1, 2), source(browser, *there)
+    hover = ActionChains(browser).move_to_element(tile(browser, 1, 2))
+    hover.key_down("f").perform()
+    assert source(browser, 1, 2) == next_one != own
+    ActionChains(browser).key_up("f").perform()
+    assert source(browser, 1, 2) == own
+
+
+def test_a_click_shows_a_picture_full_screen_and_arrows_walk_the_grid(browser, page):
+    opened(browser, page, 1280)
+    tile(browser, 1, 2).click()
+    dialog, title = element(browser, "#viewer"), element(browser, "#viewer-title")
+    assert dialog.is_displayed() and (dialog.rect["width"], dialog.rect["height"]) == (1280, 844)
+    assert title.text == "epoch 2, weight 0.8, seed 1: 0.83"
+    assert element(browser, "#viewer-prompt").text == PROMPTS[0]
+    assert numbers(browser) == {
+        **{"identity": "0.80", "similarity": "0.80", "second recogniser": "0.80", "copy": "0.50"},
+        "prompt following": "1.00",
+    }
+    beside = element(browser, "#viewer-base img")
+    assert beside.is_displayed() and beside.get_attribute("alt") == "base model, seed 1"
+    focused = browser.switch_to.active_element
+    focused.send_keys(Keys.ARROW_RIGHT)
+    assert title.text.startswith("epoch 3, weight 0.8, seed 1")
+    focused.send_keys(Keys.ARROW_UP)
+    assert title.text.startswith("epoch 3, weight 0.6, seed 1")
+    focused.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert title.text.startswith("base model, seed 1")
+    focused.send_keys(Keys.ARROW_RIGHT, Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    back = browser.switch_to.active_element.find_element("css selector", "img")
+    assert back.get_attribute("alt") == "epoch 1, weight 0.6, seed 1", "the focus is where the viewer ended"
+    assert browser.get_log("browser") == []
+
+
+def test_a_click_in_the_viewer_flips_its_picture(browser, page):
+    opened(browser, page, 1280)
+    choose(browser, "#flip", "seed")
+    tile(browser, 1, 2).click()
+    picture = element(browser, "#viewer-flip")
+    picture.click()
+    assert element(browser, "#viewer-title").text.startswith("epoch 2, weight 0.8, seed 2")
+    element(browser, "#viewer [data-step=right]").click()
+    assert element(browser, "#viewer-title").text.startswith("epoch 3, weight 0.8, seed 1")
+    element(browser, "#viewer [data-step=close]").click()
+    assert not element(browser, "#viewer").is_displayed()
+
+
+def test_the_grid_is_one_stop_of_the_tab_key_and_arrows_do_the_rest(browser, page):
+    def here() -> str:
+        return browser.switch_to.active_element.find_element("css selector", "img").get_attribute("alt")
+
+    opened(browser, page, 1280)
+    assert [t.get_attribute("tabindex") for t in elements(browser, TILES)].count("0") == 1
+    element(browser, f'{TILES}[tabindex="0"]').send_keys(Keys.ARROW_DOWN)
+    assert here() == "epoch 2, weight 1, seed 1"
+    browser.switch_to.active_element.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert here() == "base model, seed 1"
+    outline = browser.switch_to.active_element.value_of_css_property("outline-style")
+    assert outline == "solid", "the focus can be seen"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
+    assert element(browser, "#viewer-title").text.startswith("base model, seed 1")
+
+
+def test_a_link_brings_the_whole_view_back(browser, page):
+    opened(browser, page, 1280)
+    element(browser, "#swap").click()
+    tab(browser, "prompt", PROMPTS[1]).click()
+    tab(browser, "seed", "all 2").click()
+    elements(browser, "#sheet .headings .hider")[1].click()
+    element(browser, "#heat").click()
+    choose(browser, "#flip", "base")
+    tile(browser, 4, 2).click()
+    before = headings(browser), headings(browser, ".side"), shown(browser), element(browser, "#viewer-title").text
+    link = browser.current_url
+    browser.get("about:blank")
+    browser.get(link)
+    after = headings(browser), headings(browser, ".side"), shown(browser), element(browser, "#viewer-title").text
+    assert after == before
+    assert before[3].startswith("epoch 2, weight 1, seed 2") and "weight 0.6" not in before[0]
+    assert element(browser, "#heat").is_selected()
+    assert element(browser, "#flip").get_attribute("value") == "base"
+    assert element(browser, "#viewer").is_displayed()
+    element(browser, "#viewer [data-step=close]").click()
+    assert "view=" not in browser.current_url
+    assert element(browser, "#permalink").get_attribute("href") == browser.current_url
+
+
+@pytest.mark.parametrize(
+    "link", ["#across=epoch&down=epoch", "#across=nose&prompt=99&view=1", "#across=seed&seed=all&without-seed=1,2"]
+)
+def test_a_link_that_fits_no_picture_shows_the_grid_all_the_same(browser, page, link):
+    opened(browser, page, 1280)
+    browser.get("about:blank")
+    browser.get(page.as_uri() + link)
+    assert len(elements(browser, TILES)) >= 2
+    assert not element(browser, "#viewer").is_displayed()
+    assert browser.get_log("browser") == []
+
+
+def test_a_point_of_the_drawing_leads_to_its_pictures(browser, page):
+    def here() -> str:
+        return browser.switch_to.active_element.find_element("css selector", "img").get_attribute("alt")
+
+    opened(browser, page, 1280)
+    elements(browser, "#sheet .headings .hider")[2].click()
+    assert "epoch 2" not in headings(browser)
+    element(browser, "#scatter .cell.chosen text").click()
+    assert here() == "epoch 2, weight 0.8, seed 1", "what was put away is back"
+    choose(browser, "#across", "prompt")
+    choose(browser, "#down", "seed")
+    element(
+        browser, '#scatter .cell[data-epoch="1"][data-weight="1"], #scatter .cell[data-epoch="1"][data-weight="1.0"]'
+    ).send_keys(Keys.ENTER)
+    assert here() == "epoch 1, weight 1, seed 1"
+    assert element(browser, "#sheet").rect["y"] < 844 + browser.execute_script("return scrollY")
+
+
+def test_the_frontier_is_what_no_other_setting_beats():
+    cells = [
+        {"identity": identity, "prompt_score": prompt}
+        for identity, prompt in [(0.2, 0.9), (0.5, 0.9), (0.4, 0.95), (0.7, 0.6), (0.7, 0.5), (0.6, 0.6), (0.1, 0.2)]
+    ]
+    assert [(c["identity"], c["prompt_score"]) for c in frontier(cells)] == [(0.4, 0.95), (0.5, 0.9), (0.7, 0.6)]
+
+
+def test_the_frontier_is_drawn_through_its_points(browser, page):
+    opened(browser, page, 1280)
+    corners = element(browser, "#scatter .frontier").get_attribute("points").split()
+    places = {f"{c.get_attribute('cx')},{c.get_attribute('cy')}" for c in elements(browser, "#scatter .chosen circle")}
+    assert places <= set(corners)
 
 
 def test_the_choice_is_in_sight_on_a_phone(browser, page):
     opened(browser, page, 390)
-    for tab in elements(browser, "[role=tab]"):
-        tab.click()
-        (chosen,) = [cell for cell in elements(browser, "td.chosen") if cell.is_displayed()]
+    for axis in ("prompt", "seed"):
+        choose(browser, f'#tabs select[data-axis="{axis}"]', "1")
+        (chosen,) = elements(browser, f"{TILES}.chosen")
         edges = "const box = arguments[0].getBoundingClientRect(); return [box.left, box.right]"
         left, right = browser.execute_script(edges, chosen)
         assert left >= 0
         assert right <= 390
 
 
-def test_each_sheet_has_every_picture_once_and_frames_the_choice(browser, page):
+def test_on_a_phone_the_viewer_fits_and_no_part_of_the_page_is_wider_than_it(browser, page):
+    opened(browser, page, 390)
+    element(browser, f"{TILES}.chosen").click()
+    wide = """return [...document.querySelectorAll('#viewer *')].filter((part) => part.offsetParent
+        && (part.getBoundingClientRect().right > 390.5 || part.getBoundingClientRect().bottom > 844.5)).length"""
+    assert browser.execute_script(wide) == 0
+    element(browser, "#viewer [data-step=close]").click()
+    element(browser, "#swap").click()
+    choose(browser, "#down", "prompt")
+    element(browser, "#heat").click()
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_only_rows_in_sight_are_in_the_page_and_scrolling_brings_the_others(browser, page):
     opened(browser, page, 1280)
-    for sheet in elements(browser, "[role=tabpanel]"):
-        assert len(sheet.find_elements("css selector", ".tile")) == (1 + 3 * 3) * 2
-        chosen = sheet.find_elements("css selector", "td.chosen .tile")
-        assert {tile.get_attribute("data-title") for tile in chosen} == {
-            f"epoch 2, weight 0.8, seed {s}" for s in (1, 2)
-        }
-        assert len(sheet.find_elements("css selector", "td.alike")) == 1
-    words = [span.text for span in elements(browser, ".tile.out span") if span.is_displayed()]
-    assert words == ["no face", "no face", "copy", "copy"]
+    for axis, label in (("prompt", "all 2"), ("seed", "all 2")):
+        tab(browser, axis, label).click()
+    assert element(browser, "#sheet").get_attribute("aria-rowcount") == str(2 * 2 * 3 + 1)
+    assert 4 <= len(shown(browser)) < 12
+    browser.execute_script("sheet.scrollTop = sheet.scrollHeight")
+    wait(browser, lambda: headings(browser, ".side")[-3:] == ["weight 1", "seed 2", PROMPTS[1]])
+    assert tile(browser, 11, 3).is_displayed() and len(shown(browser)) < 12
+    (entry,) = elements(browser, f'{TILES}[tabindex="0"]')
+    assert entry.find_element("css selector", "img").get_attribute("alt") == "epoch 2, weight 0.8, seed 1", "not lost"
 
 
-def test_a_click_enlarges_a_picture_and_arrows_walk_the_grid(browser, page):
-    from selenium.webdriver.common.keys import Keys
+# --- the blind comparison ------------------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def ballot(browser, page):
     opened(browser, page, 1280)
-    element(browser, "td.chosen .tile").click()
-    dialog, title = element(browser, "dialog"), element(browser, "#enlarged-title")
-    assert dialog.is_displayed()
-    assert title.text.startswith("epoch 2, weight 0.8, seed 1")
-    dialog.send_keys(Keys.ARROW_RIGHT)
-    assert title.text.startswith("epoch 3, weight 0.8, seed 1")
-    dialog.send_keys(Keys.ARROW_UP, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT)
-    assert title.text.startswith("base model, seed 1")
-    dialog.send_keys(Keys.ESCAPE)
-    assert not dialog.is_displayed()
-    assert browser.get_log("browser") == []
+    browser.execute_script("localStorage.clear()")
+    return opened(browser, page, 1280)
+
+
+def on_the_ballot(browser, page) -> dict[str, list[dict]]:
+    """Letter -> every picture of the run that this side may be, by its file."""
+    pictures = run_data(page)["pictures"]
+    sources = {side: element(browser, f"[data-vote={side}] img").get_attribute("src") for side in "ab"}
+    return {side: [p for p in pictures if p["file"] == Path(url).name] for side, url in sources.items()}
+
+
+def side_by_score(ballot, which: str) -> str:
+    """The side of the better or the worse picture; both are of one prompt and one seed."""
+    (a, b) = ballot.execute_script("const {a, b} = pair(votes.length); return [a, b]")
+    assert a["place"][2:] == b["place"][2:] and a["place"][:2] != b["place"][:2] and a["score"] != b["score"]
+    return "a" if (a["score"] > b["score"]) == (which == "better") else "b"
+
+
+def test_votes_of_whom_the_score_agrees_with_are_counted(ballot, page):
+    """The better picture by the score is voted for, by click and by key, then the worse one."""
+    said = element(ballot, "#verdict")
+    assert said.text == "No votes yet."
+    for number in range(1, 11):
+        better = side_by_score(ballot, "better")
+        if number % 2:
+            element(ballot, f"[data-vote={better}]").click()
+        else:
+            ActionChains(ballot).send_keys(better).perform()
+        assert said.text.startswith(f"You agreed with the score in {number} of {number} votes")
+    # Wilson's interval of 10 in 10 is 72 to 100 %.
+    assert said.text.endswith("100 %, with 95 % confidence 72 to 100 %. The score sees what you see.")
+    for _ in range(10):
+        worse = side_by_score(ballot, "worse")
+        element(ballot, f"[data-vote={worse}]").click()
+    assert "in 10 of 20 votes: 50 %" in said.text and said.text.endswith("That may still be chance, so vote on more.")
+    element(ballot, ".vote[data-vote=n]").click()
+    assert "in 10 of 20 votes, and could not decide in 1: 50 %" in said.text
+
+
+def test_votes_stay_when_the_page_is_opened_again_and_can_be_forgotten(ballot, page):
+    first = [element(ballot, f"[data-vote={side}] img").get_attribute("src") for side in "ab"]
+    for letter in "abn":
+        element(ballot, f".vote[data-vote={letter}]").click()
+    opened(ballot, page, 390)
+    assert "could not decide in 1" in element(ballot, "#verdict").text
+    element(ballot, "#votes summary").click()
+    assert len(elements(ballot, "#votes li")) == 3 and "epoch" in element(ballot, "#votes li").text
+    element(ballot, "#take-back").click()
+    assert len(elements(ballot, "#votes li")) == 2 and "could not decide" not in element(ballot, "#verdict").text
+    element(ballot, "#forget").click()
+    assert element(ballot, "#verdict").text == "No votes yet."
+    again = [element(ballot, f"[data-vote={side}] img").get_attribute("src") for side in "ab"]
+    assert again == first, "the same pairs for everybody, in the same order"
+
+
+def test_nothing_on_the_ballot_tells_which_setting_a_picture_is_of(ballot, page):
+    words = element(ballot, "#ballot").get_attribute("outerHTML")
+    assert not re.search(r"epoch|weight|score|0\.\d", words)
+    assert all(len(pictures) >= 1 for pictures in on_the_ballot(ballot, page).values())
+
+
+def test_pictures_that_a_gate_holds_back_and_equal_ones_are_not_voted_on(ballot):
+    held_back = (
+        "return [...Array(200).keys()].map(pair).filter(({a, b}) => a.out || b.out || a.score === b.score).length"
+    )
+    assert ballot.execute_script(held_back) == 0
+    sides = ballot.execute_script(
+        "return [...Array(200).keys()].map(pair).filter(({a, b}) => a.score > b.score).length"
+    )
+    assert 60 < sides < 140, "the better one stands on either side"
+
+
+# --- the photos ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -246,8 +576,6 @@ def test_faces_are_framed_where_they_are(browser, cards):
 
 
 def test_before_and_after_share_a_place_and_a_slider_divides_them_with_the_keyboard(browser, cards):
-    from selenium.webdriver.common.keys import Keys
-
     compared = [name for name, card in cards.items() if card.find_elements("css selector", ".compare")]
     assert compared == ["01.jpg", "02.jpg"]
     assert "same face before and after: 0.97" in cards["01.jpg"].text
@@ -330,15 +658,23 @@ def test_it_refers_to_nothing_outside_itself(request, name):
     text = page.read_text()
     Addresses().feed(text)
     assert addresses
-    assert all(address.startswith(("data:", "#")) for address in addresses)
-    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+    # The report names one other page, of the same results; its samples are named in its data, all in one folder.
+    assert {address for address in addresses if not address.startswith(("data:", "#"))} <= {"../../index.html"}
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(|<script src|\son\w+=", text)
+    assert not re.search(r"(https?:)?//\w+\.", text)
 
 
 def test_the_same_run_gives_the_same_bytes(page, dataset_page):
     for build_again, first in ((build_report, page), (build_dataset_page, dataset_page)):
-        again = page.with_name("again.html")
+        # Of the same name, because a page names its folder.
+        again = page.parent / "again" / first.name
         build_again(page.parent, again)
         assert again.read_bytes() == first.read_bytes()
+    names = [
+        sorted(file.name for file in folder.iterdir())
+        for folder in (page.parent / "report", page.parent / "again/report")
+    ]
+    assert names[0] == names[1]
 
 
 def test_thumbnails_that_the_page_made_are_there_for_the_report(page, dataset_page):
@@ -347,7 +683,7 @@ def test_thumbnails_that_the_page_made_are_there_for_the_report(page, dataset_pa
         return {path: path.stat().st_mtime_ns for path in files}
 
     first = made()
-    assert len(first) == 10
+    assert len(first) == 10 + 9, "photos that can be read, and the pictures that samples show"
     build_report(page.parent, page.with_name("again.html"))
     assert made() == first
 
@@ -451,6 +787,11 @@ def runs_page(tmp_path_factory, ava) -> Path:
     return subject / "runs.html"
 
 
+def run_script(script: str, options: dict[str, list]) -> None:
+    words = [word for option, values in options.items() for word in (option, *values)]
+    subprocess.run([sys.executable, SCRIPTS / script, *words], check=True)
+
+
 def compare_runs(subject: Path, page: Path) -> None:
     sections = {"sample": {"steps": 25}, "select": SELECT}
     config = {"subject_name": "ava", "runs": {name: {"train": train, **sections} for name, train in RUNS.items()}}
@@ -461,8 +802,7 @@ def compare_runs(subject: Path, page: Path) -> None:
         "--page": [page],
         "--config": [json.dumps(config)],
     }
-    words = [word for option, values in options.items() for word in (option, *values)]
-    subprocess.run([sys.executable, SCRIPTS / "compare_runs.py", *words], check=True)
+    run_script("compare_runs.py", options)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -498,3 +838,75 @@ def test_each_run_shows_its_own_pictures_beside_the_base_models(browser, runs_pa
 def test_the_same_runs_give_the_same_page(runs_page):
     compare_runs(runs_page.parent, runs_page.with_name("again.html"))
     assert runs_page.with_name("again.html").read_bytes() == runs_page.read_bytes()
+
+
+# --- the first page of the results ---------------------------------------------------------------------------------
+
+PEOPLE = {"ava": ("ohwx", "woman"), "otto": ("sks", "man")}
+
+
+@pytest.fixture(scope="module")
+def index_page(tmp_path_factory, ava) -> Path:
+    """Two subjects with two runs each, every preview the photo of its own, as written by the script."""
+    results = tmp_path_factory.mktemp("results")
+    photos = iter(sorted(ava.glob("*.jpg")))
+    for subject in PEOPLE:
+        for run, level in (("portrait", 0.4), ("strong", 0.7)):
+            scores = made_scores(lambda *cell, level=level: level, epochs=2, noise=0.05)
+            choice = selection.choose(scores, **SELECT) | {"lora": f"{subject}_{run}.safetensors", "sha256": "5" * 64}
+            best = results / subject / run / "best"
+            best.mkdir(parents=True)
+            (best / "choice.json").write_text(json.dumps(choice))
+            (best / f"{subject}_{run}.png").write_bytes(marked_png(np.asarray(Image.open(next(photos)).convert("RGB"))))
+    build_index(results, results / "index.html")
+    return results / "index.html"
+
+
+def build_index(results: Path, page: Path) -> None:
+    subjects = {
+        name: {"trigger": trigger, "class_noun": noun, "consent": "synthetic"}
+        for name, (trigger, noun) in PEOPLE.items()
+    }
+    options = {
+        "--choices": sorted(results.glob("*/*/best/choice.json")),
+        "--previews": sorted(results.glob("*/*/best/*.png")),
+        "--page": [page],
+        "--config": [json.dumps({"subjects": subjects})],
+    }
+    run_script("build_index.py", options)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_page_shows_every_subject_and_run_and_fits_the_window(browser, index_page, width):
+    opened(browser, index_page, width)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert broken_pictures(browser) == 0
+    cards = elements(browser, ".run")
+    assert [card.find_element("css selector", "h3").text for card in cards] == ["Use epoch 1 at weight 0.6"] * 4
+    assert [code.text for code in elements(browser, ".words")] == [
+        *("<lora:ava_portrait:0.6> ohwx woman", "<lora:ava_strong:0.6> ohwx woman"),
+        *("<lora:otto_portrait:0.6> sks man", "<lora:otto_strong:0.6> sks man"),
+    ]
+    pictures = [picture.get_attribute("src") for picture in elements(browser, ".run img")]
+    assert len(set(pictures)) == 4
+    # The bar of the better run reaches further to the right, and its interval holds the score.
+    bars = [[part.rect["x"] for part in card.find_elements("css selector", ".score i, .score b")] for card in cards]
+    assert bars[0][1] - cards[0].rect["x"] < bars[1][1] - cards[1].rect["x"]
+    assert all(left <= score for left, score in bars)
+
+
+def test_the_first_page_leads_to_the_other_pages(browser, index_page):
+    opened(browser, index_page, 1280)
+    links = {link.get_attribute("href") for link in elements(browser, "main a")}
+    folder = index_page.parent
+    reports = {
+        (folder / subject / run / "report.html").as_uri() for subject in PEOPLE for run in ("portrait", "strong")
+    }
+    pages = {(folder / subject / f"{name}.html").as_uri() for subject in PEOPLE for name in ("dataset", "runs")}
+    assert links == reports | pages
+
+
+def test_the_same_choices_give_the_same_first_page(index_page):
+    build_index(index_page.parent, index_page.with_name("again.html"))
+    assert index_page.with_name("again.html").read_bytes() == index_page.read_bytes()

@@ -17,7 +17,8 @@ from project import CONFIG, Project
 
 DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 TRAINED = ["cache_latents", "train_lora"]
-JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", "plot_grid", "plot_sheets", "build_report"]
+SHOWN = ["plot_grid", "plot_sheets", "build_report", "build_index"]
+JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", *SHOWN]
 PAGE = "build_dataset_page"
 CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
 
@@ -148,7 +149,7 @@ def test_selection_rule(project, change, rescored):
     """Other limits sort the same measurements anew; nothing is drawn or looked at."""
     project.configure(select=change)
     outcome = project.run()
-    assert set(outcome.jobs) == {"choose_checkpoint", "plot_grid", "plot_sheets", "build_report", *rescored}
+    assert set(outcome.jobs) == {"choose_checkpoint", *SHOWN, *rescored}
     assert none_computed(outcome)
 
 

@@ -183,6 +183,11 @@ def read_choice(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+def chosen_cell(choice: Mapping) -> dict:
+    """What is reported of the cell that was chosen."""
+    return next(c for c in choice["cells"] if (c["epoch"], c["weight"]) == (choice["epoch"], choice["weight"]))
+
+
 def advice(choice: dict) -> tuple[str, str]:
     """Two sentences for a person: what to use, and how sure that is."""
     setting = f"epoch {choice['epoch']} at weight {choice['weight']:g}"

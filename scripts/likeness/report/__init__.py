@@ -1,11 +1,8 @@
-"""The report of a run: one HTML file that opens from disk, with every picture inside it and nothing fetched."""
+"""The report of a run: a page that opens from disk and fetches nothing, and the folder of its samples beside it."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
 
 from likeness.best import best_picture
 from likeness.dataset import arithmetic, sizes
@@ -15,11 +12,12 @@ from likeness.report.curves import course
 from likeness.report.dataset import dataset_part
 from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
 from likeness.report.page import rendered
-from likeness.report.pictures import sample_uri
-from likeness.selection import advice, picture_label, read_choice, scored_pictures
+from likeness.report.pictures import sample_files, sample_uri
+from likeness.report.samples import samples_part
+from likeness.selection import advice, chosen_cell, read_choice, scored_pictures
 
 
-def report_html(
+def report_page(
     photos: Path,
     crops: Path,
     upscaled: Path,
@@ -33,63 +31,53 @@ def report_html(
     title: str,
     subject: Mapping,
     config: Mapping,
+    folder: str,
     thumbnails: ItemCache,
     threads: int,
-) -> str:
-    """The whole page; `config` is shown as it is. Same files, same text.
+) -> tuple[str, dict[str, Path]]:
+    """The whole page, and what lies in `folder` beside it (name -> file). Same files, same text and names.
 
-    The manifests are those of results/{subject} and results/{subject}/{run}; `thumbnails` is made by
-    likeness.report.pictures.thumbnail_cache.
+    The manifests are those of results/{subject} and results/{subject}/{run}; `config` is shown as it is; `thumbnails`
+    is made by likeness.report.pictures.thumbnail_cache.
 
     Raises LikenessError if the samples and the scores are not of the same pictures.
     """
     chosen = read_choice(choice)
     table = scored_pictures(samples, scores, chosen["beta"])
     files = {"dataset.json": dataset, "photos.tsv": photos, "captions.tsv": captions, "scores.tsv": scores}
-    return rendered(
+    pictures = sample_files([Path(image) for image in table["image"]], thumbnails, threads)
+    # Named by content: a picture that did not change keeps its name, and a browser shows no old one for a new one.
+    names = {image: f"{file_sha256(file)[:16]}.jpg" for image, file in pictures.items()}
+    part = dataset_part(photos, crops, upscaled, captions, dataset, thumbnails, threads)
+    html = rendered(
         "template.html.j2",
         title=title,
         advice=advice(chosen),
         choice=chosen,
-        cell=_chosen_cell(chosen),
+        cell=chosen_cell(chosen),
         prompt=f"<lora:{Path(chosen['lora']).stem}:{chosen['weight']:g}> {subject['trigger']} {subject['class_noun']}",
         scale=table[["floor", "ceiling", "floor_from"]].iloc[0].to_dict(),
         preview=sample_uri(Path(best_picture(table, chosen)["image"])),
-        sheets=[sheet(rows, chosen) for _, rows in table.groupby("prompt", sort=False)],
+        run=samples_part(table, chosen, [names[Path(image)] for image in table["image"]])
+        # What is voted on in the blind comparison is kept in the browser, apart for each table of scores.
+        | {"folder": folder, "id": file_sha256(scores)[:16]},
+        reference=_held_out_crop(part),
         plot=PLOT,
         scatter=scatter(chosen),
         course=course(metrics, chosen["epoch"]),
-        dataset=dataset_part(photos, crops, upscaled, captions, dataset, thumbnails, threads)
         # A run may have its own number of steps; the data set's page tells of the configuration's.
-        | {"arithmetic": arithmetic(config["train"], *sizes(json.loads(dataset.read_text())))},
+        dataset=part | {"arithmetic": arithmetic(config["train"], *sizes(json.loads(dataset.read_text())))},
         config=json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
         hashes={chosen["lora"]: chosen["sha256"], **{name: file_sha256(path) for name, path in files.items()}},
     )
-
-
-def sheet(table: pd.DataFrame, choice: Mapping) -> dict:
-    """One prompt: {prompt, epochs, base: tiles, rows: [{weight, cells: [{chosen, alike, mean, tiles}]}]}."""
-    means = {(c["epoch"], c["weight"]): c["score"] for c in (choice["base"], *choice["cells"])}
-    alike = {tuple(cell) for cell in choice["indistinguishable"]}
-    epochs = sorted(table["epoch"].unique())
-    weights = sorted(table.loc[table["epoch"] > 0, "weight"].unique())
-    cells = {
-        key: {
-            "chosen": key == (choice["epoch"], choice["weight"]),
-            "alike": key in alike,
-            "mean": means[key],
-            "column": epochs.index(key[0]),
-            "row": weights.index(key[1]) if key[0] else 0,
-            "tiles": [_tile(row) for _, row in rows.sort_values("seed").iterrows()],
-        }
-        for key, rows in table.groupby(["epoch", "weight"])
-    }
-    rows = [{"weight": weight, "cells": [cells[epoch, weight] for epoch in epochs[1:]]} for weight in weights]
-    return {"prompt": table["prompt"].iloc[0], "epochs": epochs[1:], "base": cells[0, 0.0], "rows": rows}
+    return html, {names[image]: file for image, file in pictures.items()}
 
 
 def scatter(choice: Mapping) -> dict:
-    """Cells by mean identity (x) and mean prompt following (y), in the units of PLOT, the chosen one last, on top."""
+    """Cells by mean identity (x) and mean prompt following (y), in the units of PLOT, the chosen one last, on top.
+
+    {points: [{x, y, r, label, kind, title, epoch, weight}], frontier: a polyline, x_ticks, y_ticks}
+    """
     alike = {tuple(cell) for cell in choice["indistinguishable"]}
     chosen = (choice["epoch"], choice["weight"])
     cells = sorted((choice["base"], *choice["cells"]), key=lambda c: ((c["epoch"], c["weight"]) == chosen, c["epoch"]))
@@ -100,6 +88,8 @@ def scatter(choice: Mapping) -> dict:
             "x": x_at(cell["identity"], x_axis),
             "y": y_at(cell["prompt_score"], y_axis),
             "r": round(6 + 4 * cell["weight"], 1),
+            "epoch": cell["epoch"],
+            "weight": cell["weight"],
             "label": str(cell["epoch"]) if cell["epoch"] else "B",
             "kind": "chosen" if key == chosen else "alike" if key in alike else "base" if not cell["epoch"] else "",
             "title": f"epoch {cell['epoch']} at weight {cell['weight']:g}: identity {cell['identity']:.2f}, "
@@ -108,22 +98,40 @@ def scatter(choice: Mapping) -> dict:
         for cell in cells
         for key in [(cell["epoch"], cell["weight"])]
     ]
-    return {"points": points, "x_ticks": ticks(x_axis, x_at), "y_ticks": ticks(y_axis, y_at)}
-
-
-def _chosen_cell(choice: Mapping) -> dict:
-    return next(c for c in choice["cells"] if (c["epoch"], c["weight"]) == (choice["epoch"], choice["weight"]))
-
-
-def _tile(row: pd.Series) -> dict:
-    base = "base model" if row["epoch"] == 0 else f"epoch {row['epoch']}, weight {row['weight']:g}"
-    measured = [("identity", row["identity"]), ("second recogniser", row["judge_identity"]), ("copy", row["copy"])]
-    numbers = [f"{name} {value:.2f}" for name, value in measured if np.isfinite(value)]
     return {
-        "seed": row["seed"],
-        "label": picture_label(row),
-        "gated": bool(row["gate"]),
-        "title": f"{base}, seed {row['seed']}",
-        "numbers": ", ".join([*numbers, f"prompt following {row['prompt_score']:.2f}: {row['prompt_detail']}"]),
-        "uri": sample_uri(Path(row["image"])),
+        "points": points,
+        "frontier": _stairs(frontier(choice["cells"]), x_axis, y_axis),
+        "x_ticks": ticks(x_axis, x_at),
+        "y_ticks": ticks(y_axis, y_at),
     }
+
+
+def frontier(cells: Sequence[Mapping]) -> list[Mapping]:
+    """The cells that no other is at least as good as in both numbers and better in one (Pareto), by rising identity."""
+    kept: list[Mapping] = []
+    for cell in sorted(cells, key=lambda c: (-c["identity"], -c["prompt_score"])):
+        if not kept or cell["prompt_score"] > kept[-1]["prompt_score"]:
+            kept.append(cell)
+    return kept[::-1]
+
+
+def _stairs(cells: Sequence[Mapping], x_axis: tuple, y_axis: tuple) -> str:
+    """The edge of what the cells surpass: a polyline from the plot's left side down to its bottom."""
+    corners, left = [], PLOT["left"]
+    for cell in cells:
+        x, y = x_at(cell["identity"], x_axis), y_at(cell["prompt_score"], y_axis)
+        corners += [(left, y), (x, y)]
+        left = x
+    return " ".join(f"{x},{y}" for x, y in [*corners, (left, PLOT["height"] - PLOT["bottom"])])
+
+
+def _held_out_crop(dataset: Mapping) -> str | None:
+    """A photo of the person that training never saw, to judge a likeness by."""
+    crops = (
+        card["crop"]
+        for group in dataset["groups"]
+        if group["fate"] == "heldout"
+        for part in group["parts"]
+        for card in part["cards"]
+    )
+    return next((crop for crop in crops if crop), None)

@@ -14,5 +14,7 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # As they are handed over and without spaces: thousands of pictures' numbers are in a page.
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2f}"
     return environment.get_template(template).render(**values)

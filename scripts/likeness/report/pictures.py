@@ -1,33 +1,44 @@
-"""Pictures as data: URIs, so that a page needs no other file."""
+"""Pictures for the pages: as data: URIs inside them, or, for the thousands of samples, as files in a folder beside."""
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from likeness import cli
 from likeness.errors import LikenessError
 from likeness.files import ItemCache
 from likeness.images import lanczos, read_photo, thumbnail
 from likeness.marking import marked_jpeg
-from likeness.provenance import code_digest
+from likeness.provenance import code_digest, file_sha256
 
-SAMPLE = 384  # px on the long side: a sample when enlarged
+SAMPLE = 384  # px on the long side: a sample inside a page
+FULL_SCREEN = 512  # px on the long side: a sample as a file, which is shown as large as the screen
 PHOTO = 192  # px on the long side: what a card of the page is wide, at its usual size
 COMPARED = 320  # px: crops and training images, to be compared when the cards are large
-QUALITY = 82  # of JPEG: 240 samples are then about 6 MB
+QUALITY = 82  # of JPEG: a sample is then about 30 kB
 
 
 def sample_uri(path: Path) -> str:
     """A generated picture: marked as such here too."""
-    image = Image.open(path).convert("RGB")
-    image.thumbnail((SAMPLE, SAMPLE), Image.Resampling.LANCZOS)
-    return _uri(marked_jpeg(np.asarray(image), QUALITY))
+    return _uri(_sample_jpeg(path, SAMPLE))
+
+
+def sample_files(images: Sequence[Path], cache: ItemCache, threads: int) -> dict[Path, Path]:
+    """Generated pictures as JPEG files, marked as such, in the cache: image -> file. Only new ones are encoded."""
+
+    def made(image: Path) -> Path:
+        return cache.get(lambda: _sample_jpeg(image, FULL_SCREEN), "sample", file_sha256(image))
+
+    return dict(cli.mapped(made, images, threads, desc="samples", unit="picture"))
 
 
 def thumbnail_cache(folder: Path) -> ItemCache:
-    """Where thumbnails of photos are kept: a phone's HEIC of 12 megapixels takes most of a second to decode."""
+    """Where the pages' pictures are kept: a phone's HEIC of 12 megapixels takes most of a second to decode, and 3,200
+    samples take minutes to encode."""
     return ItemCache(folder, code_digest(Path(__file__)))
 
 
@@ -49,6 +60,12 @@ def enlarged_uri(crop: Path) -> str:
     pixels = read_photo(crop)
     height, width = (round(COMPARED * length / max(pixels.shape[:2])) for length in pixels.shape[:2])
     return _uri(_jpeg(lanczos(pixels, width, height)))
+
+
+def _sample_jpeg(path: Path, side: int) -> bytes:
+    image = Image.open(path).convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return marked_jpeg(np.asarray(image), QUALITY)
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_uri
-from likeness.selection import PAIR, compare, picture_label
+from likeness.selection import PAIR, chosen_cell, compare, picture_label
 
 SECTIONS = ("train", "sample", "select")
 
@@ -56,12 +56,11 @@ def _said(value: object) -> str:
 
 
 def _row(name: str, choice: Mapping, changes: list[str], compared: Mapping) -> dict:
-    cells = {(cell["epoch"], cell["weight"]): cell for cell in choice["cells"]}
     return {
         "run": name,
         "changes": changes,
         "choice": choice,
-        "cell": cells[choice["epoch"], choice["weight"]],
+        "cell": chosen_cell(choice),
         "used": name == compared["run"],
         "best": name == compared["best"],
         "difference": compared["differences"].get(name),
