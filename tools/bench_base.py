@@ -49,7 +49,7 @@ WORDS = {
 # As many of every noun and word, and as many without a word: 256.
 SEEDS = range(12)
 PLAIN_SEEDS = range(100, 116)
-SAMPLE = {"negative_prompt": "", "steps": 25, "guidance_scale": 5.0, "clip_skip": None, "batch_size": 16}
+SAMPLE = {"negative_prompt": "", "steps": 25, "guidance_scale": 5.0, "clip_skip": 1, "batch_size": 16}
 
 FACES, OBEDIENCE = 0.9, 0.8  # shares
 DIVERSITY = 0.05  # the most that pictures may be more alike than people of the training data's generator are

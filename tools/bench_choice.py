@@ -30,7 +30,7 @@ from likeness.faces import Detector  # noqa: E402
 from likeness.files import read_table  # noqa: E402
 from likeness.identity import Recogniser, similarity  # noqa: E402
 from likeness.images import read_photo  # noqa: E402
-from likeness.selection import CELL, choose, f_beta, read_choice, read_scores  # noqa: E402
+from likeness.selection import CELL, COUNTED, choose, f_beta, read_choice, read_scores  # noqa: E402
 
 SEEN, UNSEEN = [1, 2, 3], [101, 102, 103, 104]  # seeds: what rules choose by, and what their choice is judged by
 RUNS = {
@@ -170,7 +170,7 @@ def judged(folder: Path, subject: str, run: str, select: Mapping) -> dict:
 
 def judged_cells(scores: pd.DataFrame, beta: float) -> pd.Series:
     """The mean F-beta of every cell, with the judge's identity; a picture without a face has none."""
-    rows = scores[(scores["epoch"] > 0) & ~scores["kind"].isin(["untrained", "two_people"])]
+    rows = scores[(scores["epoch"] > 0) & scores["kind"].isin(COUNTED)]
     identity = rows["judge_identity"].fillna(0).to_numpy(float)
     score = f_beta(identity, rows["prompt_score"].to_numpy(float), beta)
     return rows.assign(judged=score).groupby(CELL)["judged"].mean()

@@ -5,8 +5,8 @@
 plain is what a script of a page does: for each LoRA and weight the pipeline is loaded anew, then one picture per call.
 `loaded once` is this project's code with one picture per call: a load per LoRA, weights changed in place, each prompt
 read once. `likeness` draws in batches too, as the workflow does. They take turns, LoRA by LoRA, so that whatever else
-the machine does slows all of them down alike, and must draw the same pictures. The base model is resources/base, or
-where that is not there one of the same size with random weights; the LoRAs are random. Fetches the models first.
+the machine does slows all of them down alike, and must draw the same pictures. The LoRAs are
+random. Fetches the models first.
 """
 
 import argparse
@@ -24,11 +24,10 @@ from bench_faces import MODELS, ROOT, hardware
 from tqdm import tqdm
 
 from likeness import base_model
-from likeness.demo_base import small_pipeline
 from likeness.devices import torch_device
 from likeness.families import FAMILIES
 from likeness.lora_file import lora_bytes, unet_modules
-from likeness.models import CLIP_VOCABULARY, fetch_models, model_path
+from likeness.models import fetch_models
 from likeness.sampling import SAMPLERS, Cell, drawn, load_pipeline
 
 BASE, SIDE = ROOT / "resources/base", 128
@@ -109,12 +108,7 @@ def _drawn(base: dict, lora: Path, sample: dict, device: torch.device) -> list[n
 
 def prepared_base(folder: Path) -> dict:
     """base.json, loaded."""
-    model, merge_list = BASE, model_path(MODELS, CLIP_VOCABULARY)
-    if not BASE.is_dir():
-        model = folder / "base"
-        small_pipeline(merge_list, SIDE).save_pretrained(model)
-    found = base_model.diffusers_folder(str(model), None, [ROOT], merge_list, folder / "store")
-    (folder / "base.json").write_text(json.dumps(base_model.manifest(model.name, found, folder)))
+    (folder / "base.json").write_text(json.dumps(base_model.manifest(BASE.name, BASE, folder)))
     return base_model.load_manifest(folder / "base.json")
 
 
