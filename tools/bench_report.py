@@ -8,7 +8,7 @@ pictures of 512 x 512 px of which no two are alike. The pages take turns, so tha
 down alike. Each is told to show all prompts and seeds at once. Then:
 
     first paint   from the opening of the page until something is seen (first contentful paint)
-    filter click  from a click that puts a column away, or brings it back, until the next frame is there
+    filter click  from a click that puts a column away, or brings it back, until the second frame after it begins
     with pictures the same, until every picture in sight is decoded
     scrolling     from the first row to the last, a third of a row per frame: the longest frame, and the 95th percentile
 
