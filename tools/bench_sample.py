@@ -134,7 +134,7 @@ def check_same(pictures: dict[str, np.ndarray], device: torch.device) -> None:
 
 
 def show(seconds: dict[str, Sequence[float]], busy: dict[str, Sequence[float]], device: torch.device) -> None:
-    """`busy` are CPU seconds, which other processes hardly disturb."""
+    """`busy` are CPU seconds, which other processes hardly disturb: on a CPU the ratio is of those."""
     loras, base = len(seconds["plain"]), "resources/base" if BASE.is_dir() else "random weights"
     print(f"{hardware()}, {torch.get_num_threads()} threads, {device.type}; base model: {base}, {SIDE} px")
     print(
@@ -145,7 +145,8 @@ def show(seconds: dict[str, Sequence[float]], busy: dict[str, Sequence[float]], 
     for name, (wall, cpu) in medians.items():
         over, over_cpu = (medians["plain"][i] / medians[name][i] for i in range(2))
         print(f"{name:14} {wall:10.2f} {len(CELLS) / wall:11.2f} {over:11.2f} {cpu:6.2f} {over_cpu:11.2f}")
-    print(f"\nratio: {medians['plain'][0] / medians['likeness'][0]:.2f}")
+    judged = 1 if device.type == "cpu" else 0
+    print(f"\nratio: {medians['plain'][judged] / medians['likeness'][judged]:.2f}")
 
 
 if __name__ == "__main__":
