@@ -135,7 +135,7 @@ def check_same(pictures: dict[str, np.ndarray], device: torch.device) -> None:
 
 def show(seconds: dict[str, Sequence[float]], busy: dict[str, Sequence[float]], device: torch.device) -> None:
     """`busy` are CPU seconds, which other processes hardly disturb: on a CPU the ratio is of those."""
-    loras, base = len(seconds["plain"]), "resources/base" if BASE.is_dir() else "random weights"
+    loras, base = len(seconds["plain"]), BASE.relative_to(ROOT)
     print(f"{hardware()}, {torch.get_num_threads()} threads, {device.type}; base model: {base}, {SIDE} px")
     print(
         f"{loras} LoRAs x {len(WEIGHTS)} weights x {len(PROMPTS)} prompts x {len(SEEDS)} seeds; median of the LoRAs\n"
