@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from likeness.attributes import CLOSE_UP
 from likeness.errors import LikenessError
 
 # Thresholds on what likeness.attributes measures, with a band in between in which nothing is said. Seen on 27 portraits
@@ -34,9 +35,6 @@ DARK, BRIGHT = 0.3, 0.75
 # The darkest of 947 faces of every complexion measured 0.3; a dark face before a light wall is no dim light.
 DIM = 0.2
 SIDE_LIGHT = 0.35  # reached by 19 of the same faces, each with a shadow over half of it
-# Face height as a share of the crop; a crop is tighter where the photo was. What is usual (0.45) is not named: a word
-# that stands in every caption is learned like a second trigger.
-CLOSE_UP = 0.65
 
 
 class TokenCount(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from likeness.captions import CLOSE_UP
+from likeness.attributes import CLOSE_UP
 from likeness.errors import LikenessError
 from likeness.faces import Detector
 from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding, judge_similarity, similarity
