@@ -277,7 +277,7 @@ def test_a_click_shows_a_picture_full_screen_and_arrows_walk_the_grid(browser, p
     assert element(browser, "#viewer-prompt").text == PROMPTS[0]
     assert numbers(browser) == {
         **{"identity": "0.80", "similarity": "0.80", "second recogniser": "0.80", "copy": "0.50"},
-        "prompt following": "1.00",
+        **{"prompt following": "1.00", "faces": "1.00", "sharpness": "0.50", "yaw": "0.00", "pitch": "5.00"},
     }
     beside = element(browser, "#viewer-base img")
     assert beside.is_displayed() and beside.get_attribute("alt") == "base model, seed 1"
