@@ -170,7 +170,7 @@ def likeness_targets(base: Path) -> list[Target]:
 
 def last_epoch(scores: Path) -> pd.DataFrame:
     table = pd.read_csv(scores, sep="\t")
-    return table[(table.epoch == table.epoch.max()) & (table.kind == "subject")]
+    return table[(table.epoch == table.epoch.max()) & (table.kind == "near")]
 
 
 def save_sheet(pictures: Sequence[np.ndarray], path: Path) -> None:
