@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from likeness.infotext import called_lora
+from likeness.infotext import called_lora, lora_tag
 from likeness.marking import marked_png, read_infotext
 from likeness.selection import COUNTED, advice, picture_scores
 
@@ -34,6 +34,11 @@ def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:
     in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
     rows = scores[in_cell & scores["kind"].isin(COUNTED)].sort_values(["prompt", "seed"], ignore_index=True)
     return rows.iloc[int(np.argmax(picture_scores(rows, choice["beta"])))]
+
+
+def calling_words(choice: Mapping, subject: Mapping) -> str:
+    """What a prompt says to draw the subject with the chosen LoRA at its weight."""
+    return f"{lora_tag(Path(choice['lora']).stem, choice['weight'])} {_words(subject)}"
 
 
 def sidecar(choice: Mapping, subject: Mapping, family: str) -> dict[str, object]:
@@ -112,7 +117,7 @@ Do not use it to deceive, or for anything that this person did not agree to.
 ## Use
 
 * **A1111, Forge**: copy `{file}` and the `.json` and `.png` of the same name
-  into `models/Lora` and click its card, or write `<lora:{Path(file).stem}:{weight}> {words}`.
+  into `models/Lora` and click its card, or write `{calling_words(choice, subject)}`.
 * **ComfyUI**: copy `{file}` into `models/loras`; node Load LoRA, both strengths {weight}; prompt `{words}`.
 * **diffusers**:
 

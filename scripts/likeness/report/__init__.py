@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from likeness.best import best_picture
+from likeness.best import best_picture, calling_words
 from likeness.dataset import arithmetic, sizes
 from likeness.files import ItemCache
 from likeness.provenance import file_sha256
@@ -55,7 +55,7 @@ def report_page(
         advice=advice(chosen),
         choice=chosen,
         cell=chosen_cell(chosen),
-        prompt=f"<lora:{Path(chosen['lora']).stem}:{chosen['weight']:g}> {subject['trigger']} {subject['class_noun']}",
+        prompt=calling_words(chosen, subject),
         scale=table[["floor", "ceiling", "floor_from"]].iloc[0].to_dict(),
         preview=sample_uri(Path(best_picture(table, chosen)["image"])),
         run=samples_part(table, chosen, [names[Path(image)] for image in table["image"]])

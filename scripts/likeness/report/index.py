@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from likeness.best import calling_words
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_uri
 from likeness.selection import advice, chosen_cell
@@ -33,13 +34,12 @@ def index_html(
 
 def _card(run: str, choice: Mapping, preview: Path, subject: Mapping) -> dict:
     use, sure = advice(choice)
-    lora = Path(choice["lora"]).stem
     return {
         "run": run,
         "use": use,
         "sure": sure,
         "choice": choice,
         "cell": chosen_cell(choice),
-        "prompt": f"<lora:{lora}:{choice['weight']:g}> {subject['trigger']} {subject['class_noun']}",
+        "prompt": calling_words(choice, subject),
         "preview": sample_uri(preview),
     }
