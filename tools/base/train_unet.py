@@ -150,9 +150,10 @@ def views_of(rows: list[dict]) -> list[View]:
 
 
 def latents_file(vae: AutoencoderKL, faces: Path) -> Path:
-    """Where the latents of these faces by this encoder are kept, whatever the decoder."""
+    """Where the scaled latents of these faces by this encoder are kept, whatever the decoder."""
     weights = [tensor.numpy(force=True).tobytes() for tensor in vae.encoder.state_dict().values()]
-    return faces.with_name(f"latents-{digest(file_sha256(faces / 'faces.tsv'), *weights)[:16]}.pt")
+    scale = str(vae.config.scaling_factor)
+    return faces.with_name(f"latents-{digest(file_sha256(faces / 'faces.tsv'), scale, *weights)[:16]}.pt")
 
 
 @torch.no_grad()
