@@ -1,4 +1,4 @@
-"""A training whose job is cancelled ends in the bytes of one that nothing happened to, and no epoch is trained twice."""
+"""A training whose job is cancelled ends in the bytes of one that nothing happened to; no epoch is trained twice."""
 
 import re
 
