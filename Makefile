@@ -1,6 +1,7 @@
 # make demo    install everything into .venv and run the demonstration (config.yaml as shipped)
-# make test    the same environment, and the tests
+# make test    the same environment, and the tests;  make test-slurm  only those on a cluster, which they start
 # make env     only the environment;  make lint  only the style checks
+# make check-slurm   what each rule would ask of your cluster, and what it says to that (docs/slurm.md)
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
 # make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
@@ -18,7 +19,8 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice bench-report
+.PHONY: env demo test test-slurm check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
+	bench-report
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -31,7 +33,17 @@ demo: env
 test: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh browser
-	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+	$(MAKE) test-slurm
+
+# Alone on the machine: there is one cluster, and its tests hit a training at certain moments.
+test-slurm: env .venv/installed-test
+	tools/system_libraries.sh faces
+	tools/system_libraries.sh slurm
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/slurm
+
+check-slurm: env
+	$(WITH_VENV) python tools/check_slurm.py
 
 lint: .venv/installed-test
 	.venv/bin/ruff check

@@ -29,12 +29,15 @@ os.environ.update(
 # Relative paths in config.yaml are looked for here, in this order.
 ROOTS = [Path("."), Path(os.path.relpath(workflow.basedir))]
 
-# `gpu=1` on a rule limits nothing until somebody says how many there are. Without a GPU the heavy jobs share the CPU
-# badly, so they run one at a time too. A profile or --resources gpu=... goes before this.
-workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
+# None on a cluster, whose Snakemake has nodes and no cores of its own (but in a dry run), and for --report;
+# workflow.cores would then be an error.
+ON_CLUSTER = workflow.global_resources["_nodes"].value is not None
+CORES = None if ON_CLUSTER else workflow.global_resources["_cores"].value
 
-# None on a cluster, whose Snakemake has no cores of its own, and for --report; workflow.cores would then be an error.
-CORES = workflow.global_resources["_cores"].value
+# `gpu=1` on a rule limits nothing until somebody says how many there are. Without a GPU the heavy jobs share the CPU
+# badly, so they run one at a time too. A profile or --resources gpu=... goes before this. A cluster has a queue.
+if not ON_CLUSTER:
+    workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
 
 # For jobs that work on many photos at once. 8 is what most nodes of a cluster can spare.
 ALL_CORES = CORES or 8
@@ -50,10 +53,11 @@ except LikenessError as mistakes:
 
 
 # A killed Snakemake leaves its lock behind, and the next one would ask for --unlock. This file is locked by the living
-# one: whoever gets it on the machine that last had it knows that no other is alive here, and clears what is left.
+# one: whoever gets it on the machine that last had it knows that no other is alive here, and clears what is left. The
+# Snakemakes within a cluster's jobs outlive theirs, and keep out of this.
+heads = Path(".snakemake/likeness.lock")
 head = open(
-    Path(".snakemake/likeness.lock") if Path(".snakemake").is_dir() else os.devnull,
-    "a+",
+    heads if workflow.is_main_process and heads.parent.is_dir() else os.devnull, "a+"
 )
 try:
     fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,6 +105,11 @@ def section(*names):
         return canonical(chosen)
 
     return text
+
+
+def growing(amount):
+    """A resource of which a job that failed, for want of it perhaps, gets more: twice, then three times the amount."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def code(script):

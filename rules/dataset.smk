@@ -76,7 +76,7 @@ rule upscale_faces:
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=growing(8000),
     params:
         config=section("upscale", "resolution"),
     message:
@@ -104,7 +104,7 @@ rule caption_faces:
         "../envs/likeness.yaml"
     resources:
         gpu=int(config["caption"]["backend"] != "template"),
-        mem_mb=8000,
+        mem_mb=growing(8000),
     params:
         config=section("subject.trigger", "subject.class_noun", "caption"),
         roots=[str(root) for root in ROOTS],

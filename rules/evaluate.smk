@@ -13,7 +13,7 @@ rule sample_checkpoint:
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=16000,
+        mem_mb=growing(16000),
     params:
         config=section(
             "sample",

@@ -12,7 +12,7 @@ rule cache_latents:
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=growing(8000),
     params:
         config=section("clip_skip", "flips"),
     message:
@@ -43,13 +43,14 @@ rule train_lora:
     threads: lambda wildcards: CORES_PER_GPU * gpus(wildcards)
     resources:
         gpu=gpus,
-        mem_mb=16000,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         config=section("train", "clip_skip", "subject_name", "run_name"),
     message:
         "{wildcards.subject}/{wildcards.run}: train the LoRA"
+    # In a SLURM job the trainer is a step of its own: a signal reaches only the process that a step begins with.
     shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q}"
+        "exec ${{SLURM_JOB_ID:+srun --overlap --ntasks=1 --cpus-per-task={threads}}} python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q}"
         " --latents {input.latents:q} --base {input.base:q} --weights {input.weights:q} --cache results/.cache/runs --models {output.models:q}"
         " --folder {output.folder:q} --metrics {output.metrics:q} --settings {output.settings:q}"

@@ -80,16 +80,25 @@ class Project:
         }
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 
+    def snakemake(self) -> list:
+        """The words that call Snakemake."""
+        return [Path(sys.executable).parent / "snakemake"]
+
+    def place(self, cores: str) -> list[str]:
+        """The options that say where jobs run."""
+        return ["--cores", cores]
+
     def start(self, *arguments: str, environment: dict | None = None, cores: str = "all") -> subprocess.Popen:
         """Snakemake in its own process group, called by its path; its output goes to `snakemake.out`."""
         threads = ["--set-threads", *(f"{rule}=1" for rule in self.in_one_thread)] if self.in_one_thread else []
-        command = [Path(sys.executable).parent / "snakemake", *threads, "--cores", cores, *arguments]
+        command = [*self.snakemake(), *threads, *self.place(cores), *arguments]
         plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), **(environment or {})}
         self.output, self.started = self.folder / "snakemake.out", time.time()
         with open(self.output, "w") as output:
-            return subprocess.Popen(
+            self.head = subprocess.Popen(
                 command, cwd=self.folder, env=plain, stdout=output, stderr=output, start_new_session=True
             )
+        return self.head
 
     def run(self, *arguments: str, check: bool = True, **options) -> Outcome:
         process = self.start(*arguments, **options)

@@ -1,0 +1,244 @@
+"""A real SLURM cluster on this one machine, for tests; only root can start it.
+
+    c1      8 cores                       partition batch
+    g1, g2  8 cores, 2 simulated GPUs     partition accel, and urgent, whose jobs take the place of accel's
+
+The nodes are three slurmd on this machine, a GPU is an empty file: SLURM counts them and deals them out as it does real
+ones, and nothing can compute on them. Every daemon runs in the foreground and is known by its process; the kernel ends
+it should this process be killed.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+# Where Debian's SLURM looks. Not elsewhere by SLURM_CONF: the executor plugin takes that out of a job's environment.
+CONFIG = Path("/etc/slurm")
+OURS = "# written by tests/slurm/cluster.py\n"
+PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "setpriv")
+NODES = ("c1", "g1", "g2")
+DATABASE_PORT = 17010
+
+# Waiting times are as short as a test wants them; each comment says what a cluster has.
+SLURM_CONF = """
+ClusterName=likeness
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort=17000
+SlurmUser=root
+AuthType=auth/munge
+# How long a requeued job waits: 120 s.
+AuthInfo=cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmdParameters=config_overrides
+ReturnToService=2
+EnforcePartLimits=ALL
+MailProg=/bin/true
+SchedulerParameters=batch_sched_delay=1,bf_interval=5,sched_min_interval=500000
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+# From SIGTERM to SIGKILL: 30 s.
+KillWait=15
+# Until a silent node is down: 300 s.
+SlurmdTimeout=15
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort=17001
+AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
+ProctrackType={proctrack}
+TaskPlugin={task}
+NodeName=c1     NodeHostname=localhost NodeAddr=127.0.0.1 Port=17002         CPUs=8 RealMemory=200000
+NodeName=g[1-2] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[17003-17004] CPUs=8 RealMemory=200000 Gres=gpu:toy:2
+PartitionName=batch  Nodes=c1     MaxTime=INFINITE Default=YES
+PartitionName=accel  Nodes=g[1-2] MaxTime=INFINITE PriorityTier=1
+PartitionName=urgent Nodes=g[1-2] MaxTime=INFINITE PriorityTier=10 PreemptMode=OFF
+"""
+SLURMDBD_CONF = """
+AuthType=auth/munge
+DbdHost=localhost
+DbdPort=17001
+SlurmUser=root
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={port}
+StorageUser=root
+"""
+
+
+def why_not() -> str:
+    """Why no cluster can be started here; empty if it can."""
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        return f"{', '.join(missing)} not found; run tools/system_libraries.sh slurm"
+    if os.getuid():
+        return "a SLURM cluster can be started by root only"
+    config = CONFIG / "slurm.conf"
+    if config.exists() and not config.read_text().startswith(OURS):
+        return f"{config} is there: this machine belongs to a cluster, which these tests must not touch"
+    return ""
+
+
+class Cluster:
+    """Started by `start`, stopped by `stop`; `folder` holds everything that the daemons write."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.daemons = folder, {}
+        self.lock = open("/run/likeness-test-cluster", "w")  # noqa: SIM115 - held until `stop`
+
+    def start(self) -> None:
+        """Every daemon, until all nodes wait for jobs. One cluster at a time: its names and ports are fixed."""
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.configure()
+        if subprocess.run(["munge", "-n"], capture_output=True).returncode:
+            subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
+            self.daemon("munged", "munged", "--foreground", user="munge")
+        wait_for("munge", lambda: answers("munge", "-n"))
+        self.daemon(
+            "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}/database",
+            f"--socket={self.folder}/database.sock", f"--pid-file={self.folder}/database.pid",
+            # On this machine's own address, for whoever is on it: the tests' jobs are no secret.
+            "--skip-grant-tables", "--bind-address=127.0.0.1", f"--port={DATABASE_PORT}",
+            # Small and careless: it lives for minutes.
+            "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0",
+        )  # fmt: skip
+        wait_for("MariaDB", lambda: answers("mariadb-admin", f"--socket={self.folder}/database.sock", "ping"))
+        self.daemon("slurmdbd", "slurmdbd", "-D")
+        wait_for("slurmdbd", lambda: answers("sacctmgr", "--noheader", "show", "cluster"))
+        self.start_slurmctld()
+        for node in NODES:
+            self.start_slurmd(node)
+        wait_for("idle nodes", lambda: states() == ["idle"])
+
+    def configure(self) -> None:
+        for name in ("state", *(f"spool.{node}" for node in NODES)):
+            (self.folder / name).mkdir()
+        for gpu in range(2):
+            (self.folder / f"gpu{gpu}").touch()
+        # With control groups a signal reaches only what a job's step began with; without them, everything in it.
+        groups = os.access("/sys/fs/cgroup/freezer", os.W_OK)
+        names = {
+            "folder": self.folder,
+            "port": DATABASE_PORT,
+            "proctrack": "proctrack/cgroup" if groups else "proctrack/linuxproc",
+            "task": "task/cgroup" if groups else "task/none",
+        }
+        CONFIG.mkdir(exist_ok=True)
+        for name, text in {
+            "slurm.conf": SLURM_CONF,
+            "slurmdbd.conf": SLURMDBD_CONF,
+            "gres.conf": "NodeName=g[1-2] Name=gpu Type=toy File={folder}/gpu[0-1]\n",
+            "cgroup.conf": "CgroupAutomount=no\n",
+        }.items():
+            (CONFIG / name).write_text(OURS + text.format(**names))
+            (CONFIG / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd insists
+        subprocess.run(
+            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={self.folder}/database",
+             "--skip-test-db", "--skip-name-resolve"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    def daemon(self, name: str, *command: str, user: str = "root") -> None:
+        """Start a daemon that ends with this process, its output in a file of its name."""
+        rights = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        with open(self.folder / f"{name}.out", "a") as output:
+            self.daemons[name] = subprocess.Popen(
+                ["setpriv", *rights, "--pdeathsig=TERM", *command],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    def start_slurmctld(self) -> None:
+        self.daemon("slurmctld", "slurmctld", "-D")
+        wait_for("slurmctld", lambda: answers("scontrol", "ping"))
+
+    def start_slurmd(self, node: str) -> None:
+        self.daemon(f"slurmd.{node}", "slurmd", "-D", "-N", node)
+
+    def kill(self, daemon: str) -> None:
+        """SIGKILL, as when the machine under a daemon fails; the jobs that it started go on."""
+        self.daemons[daemon].kill()
+        self.daemons.pop(daemon).wait()
+
+    def stop(self) -> None:
+        """Cancel every job and end every daemon, those first that were started last."""
+        if answers("scancel", "--user=root"):
+            wait_for("the end of all jobs", lambda: not output("squeue", "--noheader"))
+        for name in reversed(list(self.daemons)):
+            daemon = self.daemons.pop(name)
+            daemon.send_signal(signal.SIGTERM)
+            daemon.wait(timeout=60)
+        shutil.rmtree(self.folder / "database", ignore_errors=True)  # 150 MB, which pytest would keep for three runs
+        for config in CONFIG.glob("*.conf"):
+            if config.read_text().startswith(OURS):
+                config.unlink()
+        self.lock.close()
+
+
+class Job(NamedTuple):
+    """A job by its accounting; `rule` is the one that it is of."""
+
+    number: str
+    rule: str
+    state: str
+    account: str
+    partition: str
+    node: str
+    minutes: int
+    requested: dict[str, str]
+    """What was asked for: cpu, mem, gres/gpu."""
+
+
+def jobs(folder: Path) -> list[Job]:
+    """Every job that the workflow in a folder ever submitted, in that order."""
+    columns = "WorkDir,JobIDRaw,Comment,State,Account,Partition,NodeList,TimelimitRaw,ReqTRES"
+    rows = output("sacct", "--allocations", "--parsable2", "--noheader", "--format", columns).splitlines()
+    found = []
+    for place, number, comment, state, account, partition, node, minutes, requested in (r.split("|") for r in rows):
+        if place == str(folder):
+            rule = re.match(r"rule_(\w+?)(_wildcards_|$)", comment)[1]
+            asked = dict(part.split("=") for part in requested.split(","))
+            found.append(Job(number, rule, state.split()[0], account, partition, node, int(minutes), asked))
+    return found
+
+
+def running(rule: str) -> tuple[str, str]:
+    """The number and the node of the job of a rule that runs."""
+    rows = output("squeue", "--noheader", "--states=RUNNING", "--format=%A %N %k").splitlines()
+    (found,) = [row.split()[:2] for row in rows if f"rule_{rule}_" in row]
+    return tuple(found)
+
+
+def output(*command: str) -> str:
+    """What a program prints; raises CalledProcessError if it fails."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def answers(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def states() -> list[str]:
+    """The states that nodes are in."""
+    return sorted(set(output("sinfo", "--noheader", "--format=%T").split()))
+
+
+def wait_for(what: str, done: Callable[[], object], seconds: float = 300) -> object:
+    """Until `done` is true, and what it gave. Raises AssertionError if that takes too long."""
+    end = time.monotonic() + seconds
+    while not (found := done()):
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+    return found

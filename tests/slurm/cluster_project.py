@@ -1,0 +1,45 @@
+"""A project whose jobs run on the cluster of these tests."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from project import Project
+
+# What a user of this cluster changes in profiles/slurm: the account, the names of the partitions, the model of GPU.
+ACCOUNT = "lab"
+PARTITIONS = {"cpu": "batch", "gpu": "accel"}
+MODEL = "toy"
+
+LAUNCHER = Path(__file__).with_name("snakemake_soon.py")
+
+
+class ClusterProject(Project):
+    """Its Snakemake submits by profiles/slurm, in which a user has written what is theirs. Simulated GPUs compute
+    nothing: the trainer is told to use the CPU of the node that it is sent to, what else needs a GPU asks for none.
+    """
+
+    on_cluster = True
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        folder = self.folder / "profiles/slurm"
+        profile, partitions = (
+            yaml.safe_load((folder / name).read_text()) for name in ("profile.yaml", "partitions.yaml")
+        )
+        profile["default-resources"]["slurm_account"] = ACCOUNT
+        for rule in self.in_one_thread:
+            profile["set-resources"][rule] |= {"gpu_model": MODEL} if rule == "train_lora" else {"gpu": 0}
+        partitions["partitions"] = {PARTITIONS[name]: limits for name, limits in partitions["partitions"].items()}
+        (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
+        (folder / "partitions.yaml").write_text(yaml.safe_dump(partitions))
+
+    def configure(self, **changes) -> None:
+        super().configure(**(changes | {"train": changes.get("train", {}) | {"device": "cpu"}}))
+
+    def snakemake(self) -> list:
+        return [sys.executable, LAUNCHER] if self.on_cluster else super().snakemake()
+
+    def place(self, cores: str) -> list[str]:
+        return ["--workflow-profile", "profiles/slurm"] if self.on_cluster else super().place(cores)

@@ -1,0 +1,115 @@
+"""Print what each rule would ask SLURM for, and what SLURM says to it; nothing is submitted.
+
+    python tools/check_slurm.py [OPTIONS OF SNAKEMAKE]
+
+The jobs are those of a dry run in which everything runs; the executor plugin's own functions choose the partition and
+write the command. Memory (MB) and minutes are those of the first and the last attempt. Where sbatch is there, it gets
+each rule's command with --test-only, and says when and where such a job would start, or why it never would.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+from snakemake.cli import ExecutorPluginRegistry, args_to_api, parse_args
+from snakemake.executors import dryrun
+from snakemake_executor_plugin_slurm import Executor
+from snakemake_executor_plugin_slurm.partitions import read_partition_file
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+# A dry run has one core unless told, and would cut every job down to it; a cluster has no such limit.
+OPTIONS = ["--workflow-profile", "profiles/slurm", "--dry-run", "--forceall", "--cores", str(10**6)]
+COLUMNS = ("rule", "jobs", "partition", "gpus", "cores", "mem_mb", "minutes")
+
+
+def main() -> None:
+    parser, args = parse_args([*OPTIONS, *sys.argv[1:]])
+    settings = ExecutorPluginRegistry().get_plugin("slurm").get_settings(args)
+    jobs = planned_jobs(parser, args)
+    local = [rule for rule, (job, *_) in jobs.items() if rule in job.dag.workflow._localrules]
+    submitted = {rule: of_rule for rule, of_rule in jobs.items() if rule not in local}
+    commands = {rule: command(job, settings) for rule, (job, *_) in submitted.items()}
+    print_table([COLUMNS, *(row(of_rule, commands[rule], 1 + args.retries) for rule, of_rule in submitted.items())])
+    print(f"\nwhere snakemake runs: {', '.join(rule for rule in local if rule != 'all')}")
+    if shutil.which("sbatch"):
+        print("\nthe cluster's answers")
+        for rule, text in commands.items():
+            print(f"{rule}: {answer(text)}")
+
+
+def planned_jobs(parser, args) -> dict[str, list]:
+    """rule -> its jobs, of a dry run. Ends the program with what Snakemake says if there is none."""
+    jobs, report = defaultdict(list), dryrun.Executor.run_job
+
+    def note(executor, job) -> None:
+        jobs[job.rule.name].append(job)
+        report(executor, job)
+
+    dryrun.Executor.run_job = note
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        planned = args_to_api(args, parser)
+    if not planned:
+        sys.exit(said.getvalue())
+    return dict(jobs)
+
+
+def command(job, settings) -> str:
+    """The sbatch command of a job as the plugin writes it, but for the log, the name and what is run."""
+    account = job.resources.get("slurm_account")
+    chooser = SimpleNamespace(
+        _partitions=read_partition_file(settings.partition_config),
+        _fallback_partition="",
+        logger=logging.getLogger("partitions"),
+    )
+    about = {
+        "run_uuid": job.name,
+        "slurm_logfile": "/dev/null",
+        "comment_str": job.name,
+        "account": f"-A {account}" if account else "",
+        "partition": Executor.get_partition_arg(chooser, job),
+        "workdir": "",
+    }
+    return get_submit_command(job, about, settings) + set_gres_string(job)
+
+
+def row(jobs: Sequence, text: str, attempts: int) -> tuple[str, ...]:
+    """What COLUMNS name, of the jobs of one rule, the first of which has the command `text`."""
+    job = jobs[0]
+    partition, gpus = (re.search(option, text) for option in (r" -p (\S+)", r" --gpus=(\S+)"))
+    job.attempt = attempts
+    last = job.resources
+    job.attempt = 1
+    return (
+        job.rule.name,
+        str(len(jobs)),
+        partition[1] if partition else "the default",
+        gpus[1] if gpus else "",
+        str(job.threads),
+        f"{job.resources.mem_mb} {last.mem_mb}",
+        f"{job.resources.runtime} {last.runtime}",
+    )
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def answer(text: str) -> str:
+    """What the cluster says to a command, without the word sbatch in front."""
+    tried = text.replace("sbatch --parsable", "sbatch --test-only", 1) + " --wrap true"
+    said = subprocess.run(tried, shell=True, capture_output=True, text=True)
+    return (said.stderr or said.stdout).strip().replace("sbatch: ", "")
+
+
+if __name__ == "__main__":
+    main()
