@@ -55,10 +55,9 @@ except LikenessError as mistakes:
 # A killed Snakemake leaves its lock behind, and the next one would ask for --unlock. This file is locked by the living
 # one: whoever gets it on the machine that last had it knows that no other is alive here, and clears what is left. The
 # Snakemakes within a cluster's jobs outlive theirs, and keep out of this.
-heads = Path(".snakemake/likeness.lock")
-head = open(
-    heads if workflow.is_main_process and heads.parent.is_dir() else os.devnull, "a+"
-)
+lock_file = Path(".snakemake/likeness.lock")
+may_lock = workflow.is_main_process and lock_file.parent.is_dir()
+head = open(lock_file if may_lock else os.devnull, "a+")
 try:
     fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
     head.seek(0)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from likeness import selection
 from likeness.curation import PHOTO_COLUMNS
 from likeness.files import write_atomic, write_table
 from likeness.infotext import UsedLora, infotext
@@ -103,6 +104,11 @@ def made_infotext(row: pd.Series, side: int) -> str:
     settings = {"negative_prompt": "", "steps": 12, "sampler": "Euler a", "guidance_scale": 7.0, "clip_skip": 1}
     lora = UsedLora(f"ava_portrait-{row['epoch']:06d}", row["weight"], "0123456789ab") if row["epoch"] else None
     return infotext(row["prompt"], row["seed"], side, settings, {"model": "demo", "digest": "d" * 64}, lora)
+
+
+def made_choice(scores: pd.DataFrame, lora: str = "ava_portrait.safetensors") -> dict:
+    """choice.json of these scores, as of a LoRA that is not there."""
+    return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64}
 
 
 def write_models(folder: Path, epochs: int) -> Path:

@@ -2,12 +2,12 @@
 
 import re
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from project import CONFIG, Project
+from training_in_project import is_trainer
 
 SUBJECTS = {name: CONFIG["subjects"]["ava"] for name in ("ava", "twin")}
 TRAINED = [f"results/{subject}/portrait/models.json" for subject in SUBJECTS]
@@ -50,14 +50,6 @@ def trainers_and_threads(project: Project, gpus: str, *arguments: str) -> tuple[
         time.sleep(0.05)
     assert project.outcome(snakemake.returncode).status == 0, project.output.read_text() + project.logs()
     return most, threads
-
-
-def is_trainer(process: psutil.Process, folder: Path) -> bool:
-    words = process.info["cmdline"] or []
-    try:
-        return any(word.endswith("scripts/train_lora.py") for word in words[:3]) and process.cwd() == str(folder)
-    except psutil.Error:
-        return False
 
 
 def devices(project: Project) -> list[str]:

@@ -18,7 +18,6 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from chromium import opened, started
-from likeness import selection
 from likeness.files import read_table, write_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_png
 from likeness.provenance import SCRIPTS, file_sha256
@@ -29,6 +28,7 @@ from made_run import (
     SELECT,
     build_dataset_page,
     build_report,
+    made_choice,
     made_scores,
     write_metrics,
     write_run,
@@ -48,7 +48,7 @@ def page(tmp_path_factory, ava) -> Path:
     write_run(run, scores, 128, sorted(ava.glob("*.jpg"))[:9])
     write_subject(run / "subject", ava)
     write_metrics(run, 3, text_encoder=True)
-    choice = selection.choose(scores, **SELECT) | {"lora": "ava_portrait.safetensors", "sha256": "5" * 64}
+    choice = made_choice(scores)
     (run / "choice.json").write_text(json.dumps(choice))
     build_report(run, run / "report.html")
     return run / "report.html"
@@ -782,7 +782,7 @@ def runs_page(tmp_path_factory, ava) -> Path:
     for name, level, photo in (("portrait", 0.4, "00.jpg"), ("strong", 0.7, "01.jpg")):
         scores = made_scores(lambda *cell, level=level: level, epochs=2, seeds=(1, 2), noise=0.05)
         write_run(subject / name, scores, 128, [ava / photo])
-        choice = selection.choose(scores, **SELECT) | {"lora": f"ava_{name}.safetensors", "sha256": "5" * 64}
+        choice = made_choice(scores, f"ava_{name}.safetensors")
         (subject / name / "best").mkdir()
         (subject / name / "best/choice.json").write_text(json.dumps(choice))
     compare_runs(subject, subject / "runs.html")
@@ -855,7 +855,7 @@ def index_page(tmp_path_factory, ava) -> Path:
     for subject in PEOPLE:
         for run, level in (("portrait", 0.4), ("strong", 0.7)):
             scores = made_scores(lambda *cell, level=level: level, epochs=2, noise=0.05)
-            choice = selection.choose(scores, **SELECT) | {"lora": f"{subject}_{run}.safetensors", "sha256": "5" * 64}
+            choice = made_choice(scores, f"{subject}_{run}.safetensors")
             best = results / subject / run / "best"
             best.mkdir(parents=True)
             (best / "choice.json").write_text(json.dumps(choice))

@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +28,7 @@ from likeness.training.metrics import MetricsLog
 from likeness.training.plan import batches, run_key, step_seed
 from likeness.training.store import RunStore, SaveClock
 from trained_run import base_width, made_up_data, short_settings, trained, trainers_options
+from waiting import wait_for
 
 WIDTH = 32  # of the small base's text encoder
 
@@ -521,6 +521,10 @@ def test_two_processes_train_as_one(tmp_path, root, base_manifest, changes, tole
     assert all(float((first[key].float() - second[key].float()).abs().max()) < 1e-4 for key in first)
 
 
+def complete_lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
 @pytest.fixture
 def in_two_processes(tmp_path, root, base_manifest):
     """The two processes of a long training that has begun, and its folder."""
@@ -531,7 +535,7 @@ def in_two_processes(tmp_path, root, base_manifest):
         command = [sys.executable, root / "scripts/train_lora.py", *options]
         first = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     table = tmp_path / "run/log/metrics.tsv"
-    wait_until(lambda: first.poll() is not None or (table.is_file() and table.read_bytes().count(b"\n") > 1))
+    wait_for("its first step", lambda: first.poll() is not None or complete_lines(table) > 1, seconds=120)
     assert first.poll() is None, (tmp_path / "output").read_text()
     (second,) = first.children()
     yield first, second, tmp_path
@@ -540,19 +544,12 @@ def in_two_processes(tmp_path, root, base_manifest):
             process.kill()
 
 
-def wait_until(true, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def test_two_processes_leave_together_when_the_first_is_asked_to(in_two_processes):
     first, second, folder = in_two_processes
     assert second.environ()["OMP_NUM_THREADS"] == "1", "they share the cores"
     first.send_signal(signal.SIGURG)
     assert first.wait(60) == INTERRUPTED, (folder / "output").read_text()
-    wait_until(lambda: not second.is_running(), 10)
+    wait_for("the second's end", lambda: not second.is_running(), seconds=10)
     assert list(folder.glob("run/runs/*/state.pt"))
 
 
@@ -567,7 +564,7 @@ def test_the_second_process_does_not_outlive_the_first(in_two_processes):
     first, second, _ = in_two_processes
     first.kill()
     first.wait(10)
-    wait_until(lambda: not second.is_running(), 10)
+    wait_for("the second's end", lambda: not second.is_running(), seconds=10)
 
 
 def test_a_process_without_a_picture_is_an_error():

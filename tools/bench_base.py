@@ -22,21 +22,16 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from bench_faces import MODELS, ROOT, hardware
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+from likeness import base_model, images
+from likeness.captions import DARK, NEUTRAL, SMILE
+from likeness.faces import Detector
+from likeness.identity import Recogniser, similarity
+from likeness.models import CLIP_VOCABULARY, fetch_models, model_path
+from likeness.sampling import Cell, drawn, load_pipeline
 
-from bench_faces import hardware  # noqa: E402
-
-from likeness import base_model, images  # noqa: E402
-from likeness.captions import DARK, NEUTRAL, SMILE  # noqa: E402
-from likeness.faces import Detector  # noqa: E402
-from likeness.identity import Recogniser, similarity  # noqa: E402
-from likeness.models import fetch_models, model_path  # noqa: E402
-from likeness.sampling import Cell, drawn, load_pipeline  # noqa: E402
-
-MODELS = ROOT / "results/models"
 SIDE = 128  # px
 NOUNS = ["woman", "man", "old man", "child"]
 # Words of our captions, and when a measured face obeys them.
@@ -96,9 +91,7 @@ def main() -> None:
 def drawn_pictures(base: Path) -> list[tuple[Cell, np.ndarray]]:
     """(cell, uint8 RGB); a cell's kind is the word it asks for."""
     with tempfile.TemporaryDirectory() as cache:
-        roots, merge_list = [ROOT], model_path(MODELS, "bpe_simple_vocab_16e6.txt.gz")
-        folder = base_model.diffusers_folder(str(base.resolve()), None, roots, merge_list, Path(cache))
-        about = base_model.manifest(str(base), folder, Path(cache), None) | {"path": str(folder)}
+        about = prepared_base(base, Path(cache))
         cells = [
             Cell(0.0, f"photo of a {noun}" + (f", {word}" if word else ""), word, seed)
             for word, seeds in [*((word, SEEDS) for word in WORDS), ("", PLAIN_SEEDS)]
@@ -107,6 +100,14 @@ def drawn_pictures(base: Path) -> list[tuple[Cell, np.ndarray]]:
         pipeline = load_pipeline(about, None, torch.device("cpu"))
         found = tqdm(drawn(pipeline, cells, SAMPLE, SIDE), total=len(cells), desc="drawn", unit="picture")
         return [(cell, np.asarray(image)) for cell, image in found]
+
+
+def prepared_base(base: Path, folder: Path) -> dict:
+    """base.json of a model, written into `folder` and loaded."""
+    merge_list = model_path(MODELS, CLIP_VOCABULARY)
+    found = base_model.diffusers_folder(str(base.resolve()), None, [ROOT], merge_list, folder)
+    (folder / "base.json").write_text(json.dumps(base_model.manifest(base.name, found, folder)))
+    return base_model.load_manifest(folder / "base.json")
 
 
 def faces_target(rows: Sequence[dict]) -> Target:

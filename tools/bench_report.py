@@ -32,9 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from chromium import opened, started  # noqa: E402
-from likeness import selection  # noqa: E402
 from likeness.report.pictures import QUALITY  # noqa: E402
-from made_run import SELECT, build_report, made_scores, write_metrics, write_run, write_subject  # noqa: E402
+from made_run import build_report, made_choice, made_scores, write_metrics, write_run, write_subject  # noqa: E402
 
 SIDE = 512  # px: a sample of SD 1.5
 SAMPLE = 64  # px of the samples' PNGs, which the report shrinks to JPEGs: large ones would take minutes to encode
@@ -117,7 +116,7 @@ def made_page(folder: Path, epochs: int, weights: int, prompts: int, seeds: int)
     write_run(folder, scores, SAMPLE, photos)
     write_subject(folder / "subject", ava)
     write_metrics(folder, epochs)
-    choice = selection.choose(scores, **SELECT) | {"lora": "ava_portrait.safetensors", "sha256": "5" * 64}
+    choice = made_choice(scores)
     (folder / "choice.json").write_text(json.dumps(choice))
     build_report(folder, folder / "report.html")
     for picture, large in zip(sorted((folder / "report").iterdir()), photos, strict=False):

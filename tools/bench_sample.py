@@ -5,14 +5,13 @@
 plain is what a script of a page does: for each LoRA and weight the pipeline is loaded anew, then one picture per call.
 `loaded once` is this project's code with one picture per call: a load per LoRA, weights changed in place, each prompt
 read once. `likeness` draws in batches too, as the workflow does. They take turns, LoRA by LoRA, so that whatever else
-the machine does slows all of them down alike, and must draw the same pictures. The LoRAs are
-random. Fetches the models first.
+the machine does slows all of them down alike, and must draw the same pictures. The LoRAs are random. Fetches the
+models first.
 """
 
 import argparse
 import gc
 import itertools
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench_base import prepared_base
 from bench_faces import MODELS, ROOT, hardware
 from tqdm import tqdm
 
@@ -51,7 +51,7 @@ def main() -> None:
     variants = {"plain": plain, "loaded once": loaded_once, "likeness": likeness}
     seconds, busy = ({name: [] for name in variants} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
-        base = prepared_base(Path(folder))
+        base = prepared_base(BASE, Path(folder))
         for n in tqdm(range(args.loras), desc="LoRAs", disable=None):
             lora = random_lora(Path(folder) / f"{n}.safetensors", base, seed=n)
             pictures = {}
@@ -104,12 +104,6 @@ def likeness(base: dict, lora: Path, settings: dict, device: torch.device) -> li
 
 def _drawn(base: dict, lora: Path, sample: dict, device: torch.device) -> list[np.ndarray]:
     return [np.asarray(image) for _, image in drawn(load_pipeline(base, lora, device, SAMPLER), CELLS, sample, SIDE)]
-
-
-def prepared_base(folder: Path) -> dict:
-    """base.json, loaded."""
-    (folder / "base.json").write_text(json.dumps(base_model.manifest(BASE.name, BASE, folder)))
-    return base_model.load_manifest(folder / "base.json")
 
 
 def random_lora(file: Path, base: dict, seed: int) -> Path:

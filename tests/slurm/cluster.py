@@ -14,10 +14,10 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from waiting import wait_for
 
 # Where Debian's SLURM looks. Not elsewhere by SLURM_CONF: the executor plugin takes that out of a job's environment.
 CONFIG = Path("/etc/slurm")
@@ -233,12 +233,3 @@ def answers(*command: str) -> bool:
 def states() -> list[str]:
     """The states that nodes are in."""
     return sorted(set(output("sinfo", "--noheader", "--format=%T").split()))
-
-
-def wait_for(what: str, done: Callable[[], object], seconds: float = 300) -> object:
-    """Until `done` is true, and what it gave. Raises AssertionError if that takes too long."""
-    end = time.monotonic() + seconds
-    while not (found := done()):
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-    return found

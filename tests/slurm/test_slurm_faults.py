@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cluster import jobs, output, running, states, wait_for
+from cluster import jobs, output, running, states
 from cluster_project import ClusterProject
 from training_in_project import (
     TRAINED,
@@ -15,6 +15,7 @@ from training_in_project import (
     trainer,
     trainers,
 )
+from waiting import wait_for
 
 EPOCHS = 6
 EPOCH_SECONDS = 0.7

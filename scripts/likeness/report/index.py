@@ -22,7 +22,6 @@ def index_html(
     groups = [
         {
             "subject": name,
-            "consent": subject["consent"],
             "runs": [
                 _card(run, choice, previews[name, run], subject) for (of, run), choice in choices.items() if of == name
             ],

@@ -1,7 +1,4 @@
-"""The further processes of a training on several GPUs: this program again, with the same arguments.
-
-Imports no torch: what is set here has to be there before it.
-"""
+"""The further processes of a training on several GPUs: this program again, with the same arguments."""
 
 import ctypes
 import os
