@@ -133,8 +133,8 @@ Do not use it to deceive, or for anything that this person did not agree to.
 
 {_table(evidence)}
 
-Identity is measured against photos that training never saw: 0 is the base model without the LoRA, 1 is how alike the
-person's own photos are to one another.
+Identity is measured against photos that training never saw: 0 is where the base model without the LoRA and strangers
+are on average, 1 is how alike the person's own photos are to one another.
 
 ## Data
 
