@@ -1,51 +1,28 @@
 """A killed run goes on: whatever was killed, the next `snakemake --cores all` ends in the bytes of one never killed."""
 
-import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from project import Project
+from training_in_project import TRAINED, assert_as_if_nothing_had_happened, forget, log, prepare, trainer
 
 EPOCHS = 16
 EPOCH_SECONDS = 0.7  # so that a dozen kills fall into different epochs, and a second Snakemake starts within them
-# Sampling and judging are not what is killed here.
-SHORT_SAMPLES = {"weights": [1.0], "steps": 1}
-TRAINED = "results/ava/portrait/models.json"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, model_files, small_base) -> Project:
     """Everything up to training is done; training is long enough to be hit in the middle."""
     project = Project(tmp_path_factory.mktemp("faults") / "project", model_files, small_base)
-    project.configure(train={"epochs": 2, "max_train_steps": 40}, sample=SHORT_SAMPLES)
-    project.run(TRAINED)
-    steps = max(5, min(60, round(EPOCH_SECONDS / seconds_per_step(project))))
-    project.configure(train={"epochs": EPOCHS, "max_train_steps": steps * EPOCHS}, sample=SHORT_SAMPLES)
-    project.run("results/ava/latents.safetensors")
-    forget_training(project)
+    prepare(project, EPOCHS, EPOCH_SECONDS)
     return project
-
-
-def seconds_per_step(project: Project) -> float:
-    """How fast this machine trains, by the time between two epochs."""
-    first, second = sorted(project.folder.glob("results/.cache/runs/*/epoch-*.safetensors"))
-    models = json.loads((project.folder / TRAINED).read_text())
-    return (second.stat().st_mtime - first.stat().st_mtime) / models["steps_per_epoch"]
-
-
-def forget_training(project: Project) -> None:
-    shutil.rmtree(project.folder / "results/ava/portrait")
-    shutil.rmtree(project.folder / "results/.cache/runs")
-    log(project).unlink()
 
 
 @pytest.fixture(scope="module")
@@ -60,42 +37,7 @@ def undisturbed(project) -> list[bytes]:
 @pytest.fixture(autouse=True)
 def untrained(project, undisturbed):
     """Every test starts with the data set there and nothing trained."""
-    forget_training(project)
-
-
-def log(project: Project) -> Path:
-    return project.folder / "results/logs/ava/portrait/train_lora.log"
-
-
-def trainer(project: Project) -> psutil.Process:
-    """The training process, once it trains. The log is its own: Snakemake deletes a log before it starts a job."""
-    process = None
-    for _ in range(3000):
-        time.sleep(0.02)
-        process = process or running_trainer(project)
-        if process and log(project).exists() and re.search(r"^(saved|resuming)", log(project).read_text(), re.M):
-            return process
-    raise AssertionError("no training to be seen" + project.logs())
-
-
-def running_trainer(project: Project) -> psutil.Process | None:
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(word.endswith("scripts/train_lora.py") for word in words) and process.cwd() == str(project.folder):
-            return process
-    return None
-
-
-def epochs_trained(project: Project) -> list[int]:
-    """Every epoch that any process finished, in order, by the run store's own history."""
-    (history,) = project.folder.glob("results/.cache/runs/*/history")
-    return [int(line.split()[1]) for line in history.read_text().splitlines()]
-
-
-def assert_as_if_nothing_had_happened(project: Project, undisturbed: list[bytes]) -> None:
-    assert project.loras() == undisturbed
-    trained = epochs_trained(project)
-    assert trained == sorted(set(trained)), f"an epoch was trained twice: {trained}"
+    forget(project)
 
 
 def test_trainer_killed_at_random_steps(project, undisturbed):
