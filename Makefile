@@ -5,6 +5,7 @@
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
 # make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
+# make bench-choice  our rule and others' rules for choosing a checkpoint, judged on the same runs (docs/choice.md)
 # make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
 # make bench-report  how fast the report of 3,200 pictures is in a browser (docs/report.md)
@@ -18,7 +19,8 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test test-slurm check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-report
+.PHONY: env demo test test-slurm check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
+	bench-report
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -68,6 +70,10 @@ bench-train: env
 bench-sample: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_sample.py
+
+bench-choice: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_choice.py
 
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser

@@ -165,6 +165,12 @@ def network_weights(wildcards):
     return under_roots(config["runs"][wildcards.run]["train"]["network_weights"]) or []
 
 
+def gpus(wildcards):
+    """How many GPUs one training takes; no more than there are on this machine, so that the job itself says so."""
+    wanted = config["runs"][wildcards.run]["train"]["gpus"]
+    return min(wanted, GPUS) if CORES else wanted
+
+
 def base_model_files(wildcards):
     """The files of a local base model, none for a hub id, and of the user's own VAE."""
     return [f for key in ("base_model", "vae") for f in local_model_files(config[key])]

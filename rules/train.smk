@@ -40,9 +40,9 @@ rule train_lora:
         "results/logs/{subject}/{run}/train_lora.log",
     conda:
         "../envs/likeness.yaml"
-    threads: CORES_PER_GPU
+    threads: lambda wildcards: CORES_PER_GPU * gpus(wildcards)
     resources:
-        gpu=1,
+        gpu=gpus,
         mem_mb=growing(16000),
         runtime=growing(120),
     params:

@@ -1,6 +1,7 @@
 """Train the LoRA: one checkpoint per saved epoch. A killed training goes on from its last saved state.
 
-Under `accelerate launch` every process trains its share of each batch, and the first one writes.
+With `train.gpus` above 1 it starts itself again for each further GPU: every process trains its share of each batch, and
+the first one writes.
 """
 
 import json
@@ -17,12 +18,12 @@ from likeness.errors import LikenessError
 from likeness.files import publish_folder, write_atomic
 from likeness.provenance import code_digest, file_sha256
 from likeness.tensors import read_metadata, with_metadata
+from likeness.training.launch import INTERRUPTED, start_others
 from likeness.training.metadata import lora_metadata
 from likeness.training.plan import run_key
 from likeness.training.store import RunStore
 
-FIRST = int(os.environ.get("RANK", 0)) == 0
-SEVERAL = int(os.environ.get("WORLD_SIZE", 1)) > 1
+FIRST = "RANK" not in os.environ  # which launch.start_others gives to the others
 
 
 def main() -> None:
@@ -63,9 +64,12 @@ def main() -> None:
 
 def train_in_store(args, train: dict, dataset: dict, base: dict, store: RunStore, saved: list, weights) -> None:
     """Run the trainer; with every epoch there, only the metrics are written. A signal makes the process leave."""
-    finished = store.finished(saved) and not SEVERAL
-    if not finished and not SEVERAL and train["device"] != "cpu":  # accelerate deals GPUs out itself
-        claim_gpu(cli.say)
+    finished = FIRST and store.finished(saved)
+    if FIRST and not finished:
+        if train["device"] != "cpu":
+            claim_gpu(cli.say, train["gpus"])
+        if train["gpus"] > 1:
+            start_others(train["gpus"])
     from likeness.training.metrics import MetricsLog, comparable
 
     with MetricsLog(args.metrics) if FIRST else nullcontext() as log:
@@ -83,7 +87,7 @@ def train_in_store(args, train: dict, dataset: dict, base: dict, store: RunStore
             )
         report = log.write if FIRST else lambda rows: None
         if not loop.train(train, dataset, latents, base, store, device, report, weights):
-            sys.exit(loop.INTERRUPTED)
+            sys.exit(INTERRUPTED)
 
 
 def described(lora: Path, about: dict[str, str], epoch: int, steps_per_epoch: int) -> bytes:

@@ -80,7 +80,8 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
         samples = []
         for index, row in rows.iterrows():
             name = f"{epoch:06d}/{row['weight']:g}-{prompt_number(scores, row)}-{row['seed']}.png"
-            data = marked_png(_pixels(index, side, photos), made_infotext(row, side))
+            pixels = _pixels(index, side, photos)
+            data = marked_png(pixels, made_infotext(row, side))
             write_atomic(folder / "samples" / name, data)
             scores.loc[index, "image"] = f"samples/{name}"
             samples.append(
@@ -88,9 +89,10 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
                     **row[["epoch", "weight", "prompt", "kind", "seed"]],
                     "image": name,
                     "sha256": hashlib.sha256(data).hexdigest(),
+                    "pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
                 }
             )
-        columns = ["epoch", "weight", "prompt", "kind", "seed", "image", "sha256"]
+        columns = ["epoch", "weight", "prompt", "kind", "seed", "image", "sha256", "pixels"]
         write_table(folder / "samples" / f"{epoch:06d}.tsv", samples, columns)
     write_table(folder / "scores.tsv", scores.to_dict("records"), COLUMNS)
     return scores

@@ -62,7 +62,7 @@ def is_trainer(process: psutil.Process, folder: Path) -> bool:
 
 def devices(project: Project) -> list[str]:
     logs = [project.folder / f"results/logs/{subject}/portrait/train_lora.log" for subject in SUBJECTS]
-    return [re.findall(r"^device: GPU (\S+)", log.read_text(), re.M)[-1] for log in logs]
+    return [re.findall(r"^device: GPU (.+)", log.read_text(), re.M)[-1] for log in logs]
 
 
 def forget_training(project: Project) -> None:
@@ -91,3 +91,23 @@ def test_the_lock_holds_where_snakemakes_count_is_wrong(project):
         if "waiting for a free GPU" in log.read_text()
     ]
     assert len(waited) == 1
+
+
+def train_on(project: Project, gpus: int) -> None:
+    """`train.gpus`, all else as it is."""
+    project.configure(train=project.config["train"] | {"gpus": gpus}, subjects=project.config["subjects"])
+
+
+def test_a_training_on_two_gpus_waits_until_both_are_free(project):
+    forget_training(project)
+    train_on(project, 2)
+    assert trainers_and_threads(project, "0,1") == (2, {"1", "2"}), "two processes of one training share the cores"
+    assert devices(project) == ["0, 1"] * 2
+
+
+def test_more_gpus_than_there_are_is_an_error(project):
+    forget_training(project)
+    train_on(project, 3)
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert project.run("--forcerun", "train_lora", "--", *TRAINED, environment=environment, check=False).status != 0
+    assert "error: train.gpus: 3, and there are 2 here (0, 1); lower it" in project.logs()

@@ -8,11 +8,13 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -22,6 +24,7 @@ import train_lora
 from likeness.dataset import schedule
 from likeness.errors import LikenessError
 from likeness.training import course, loop, optimizers
+from likeness.training.launch import INTERRUPTED
 from likeness.training.metrics import MetricsLog
 from likeness.training.plan import batches, run_key, step_seed
 from likeness.training.store import RunStore, SaveClock
@@ -500,15 +503,13 @@ def test_metrics_of_a_finished_run_are_whole(tmp_path, base_manifest, monkeypatc
     ids=["fp32", "fp16"],
 )
 def test_two_processes_train_as_one(tmp_path, root, base_manifest, changes, tolerance):
-    """`accelerate launch`, and the losses and the LoRA of one process at the same global batch. Each epoch's last step
-    has one picture, so nothing is left for the second process."""
+    """train.gpus: 2 has the losses and the LoRA of one process at the same global batch. Each epoch's last step has one
+    picture, so nothing is left for the second process."""
     data, settings = made_up_data(base_width(base_manifest)), short_settings(repeats=1, max_train_steps=None, **changes)
     alone = settings | {"batch_size": 1, "gradient_accumulation_steps": 2}  # the same rounding: pictures one by one
     one = trained(tmp_path / "one", base_manifest, data, settings=alone)
-    options = trainers_options(tmp_path / "two", base_manifest, *data, settings)
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [sys.executable, *launch, root / "scripts/train_lora.py", *options]
+    options = trainers_options(tmp_path / "two", base_manifest, *data, settings | {"gpus": 2})
+    command = [sys.executable, root / "scripts/train_lora.py", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("training on cpu in 2 processes") == 1, "and only the first process speaks"
@@ -518,6 +519,55 @@ def test_two_processes_train_as_one(tmp_path, root, base_manifest, changes, tole
     first = safetensors.torch.load_file(one.lora(2))
     second = safetensors.torch.load_file(tmp_path / "two/models/ava_portrait-000002.safetensors")
     assert all(float((first[key].float() - second[key].float()).abs().max()) < 1e-4 for key in first)
+
+
+@pytest.fixture
+def in_two_processes(tmp_path, root, base_manifest):
+    """The two processes of a long training that has begun, and its folder."""
+    settings = short_settings(gpus=2, max_train_steps=100_000, epochs=1)
+    options = trainers_options(tmp_path / "run", base_manifest, *made_up_data(base_width(base_manifest)), settings)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+    with open(tmp_path / "output", "w") as output:
+        command = [sys.executable, root / "scripts/train_lora.py", *options]
+        first = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    table = tmp_path / "run/log/metrics.tsv"
+    wait_until(lambda: first.poll() is not None or (table.is_file() and table.read_bytes().count(b"\n") > 1))
+    assert first.poll() is None, (tmp_path / "output").read_text()
+    (second,) = first.children()
+    yield first, second, tmp_path
+    for process in (first, second):
+        if process.is_running():
+            process.kill()
+
+
+def wait_until(true, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_two_processes_leave_together_when_the_first_is_asked_to(in_two_processes):
+    first, second, folder = in_two_processes
+    assert second.environ()["OMP_NUM_THREADS"] == "1", "they share the cores"
+    first.send_signal(signal.SIGURG)
+    assert first.wait(60) == INTERRUPTED, (folder / "output").read_text()
+    wait_until(lambda: not second.is_running(), 10)
+    assert list(folder.glob("run/runs/*/state.pt"))
+
+
+def test_neither_of_two_processes_waits_for_a_dead_one(in_two_processes):
+    first, second, folder = in_two_processes
+    second.kill()
+    assert first.wait(30) == 1
+    assert "error: a process of this training ended with status -9" in (folder / "output").read_text()
+
+
+def test_the_second_process_does_not_outlive_the_first(in_two_processes):
+    first, second, _ = in_two_processes
+    first.kill()
+    first.wait(10)
+    wait_until(lambda: not second.is_running(), 10)
 
 
 def test_a_process_without_a_picture_is_an_error():
@@ -596,7 +646,7 @@ def test_run_key_knows_rank_from_alpha_and_ignores_what_changes_nothing():
     assert key() != key(rank=16)
     assert key() != key(epochs=4), "cosine is stretched over all epochs"
     assert key(lr_scheduler="constant", max_train_steps=1) == key(lr_scheduler="constant", max_train_steps=1, epochs=4)
-    assert key() == key(device="cpu") == key(save_every_n_epochs=2) == key(network_weights="a")
+    assert key() == key(device="cpu") == key(gpus=2) == key(save_every_n_epochs=2) == key(network_weights="a")
     assert key() != key(weights="sha256 of another file")
     assert key() == key(DATASET | {"heldout": DATASET["images"]}), "validation changes nothing of the LoRA"
     moved = DATASET | {"images": [DATASET["images"][0] | {"face": [0, 0, 0.5, 1]}]}

@@ -49,7 +49,7 @@ WORDS = {
 # As many of every noun and word, and as many without a word: 256.
 SEEDS = range(12)
 PLAIN_SEEDS = range(100, 116)
-SAMPLE = {"negative_prompt": "", "steps": 25, "guidance_scale": 5.0, "clip_skip": 1, "batch_size": 16}
+SAMPLE = {"negative_prompt": "", "steps": 25, "guidance_scale": 3.0, "clip_skip": 1, "batch_size": 16}
 
 FACES, OBEDIENCE = 0.9, 0.8  # shares
 DIVERSITY = 0.05  # the most that pictures may be more alike than people of the training data's generator are
@@ -151,9 +151,7 @@ def likeness_targets(base: Path) -> list[Target]:
     config["runs"] = {"portrait": {}, "overdone": {"train": overdone}}
     config["sample"] |= {"weights": [1.0], "seeds": [1, 2, 3, 4]}
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.yaml").write_text(yaml.safe_dump(config))
-        command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "all", "--directory", folder]
-        subprocess.run([sys.executable, "-m", *command, "--configfile", Path(folder) / "config.yaml"], check=True)
+        run_workflow(Path(folder), config)
         portrait, overdone = (last_epoch(Path(folder) / f"results/ava/{run}/scores.tsv") for run in config["runs"])
     likeness = portrait.identity.mean()
     scores = portrait.prompt_score.mean(), overdone.prompt_score.mean()
@@ -166,6 +164,13 @@ def likeness_targets(base: Path) -> list[Target]:
             scores[0] - scores[1] >= WORSE,
         ),
     ]
+
+
+def run_workflow(folder: Path, config: dict, *targets: str) -> None:
+    """The workflow in a folder, with a configuration of its own."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "all", "--directory", folder, *targets]
+    subprocess.run([sys.executable, "-m", *command, "--configfile", folder / "config.yaml"], check=True)
 
 
 def last_epoch(scores: Path) -> pd.DataFrame:

@@ -2,15 +2,13 @@
 
     python tools/bench_choice.py [--folder FOLDER] [--table TABLE.md]
 
-The real workflow trains two people in four ways each on the demonstration's base model and draws every checkpoint at
-every weight. Each rule chooses from the pictures of some seeds. What it chose is then judged on the pictures of other
-seeds, by the recogniser that no rule uses (dlib) and by prompt following: F-beta, as in likeness.selection. FOLDER
-keeps the results, so that a stopped comparison goes on. About an hour on two cores.
+The real workflow trains the demonstration from five seeds and another person in two ways. Each rule chooses from the
+pictures of some seeds. What it chose is then judged on the pictures of other seeds, by the recogniser that no rule uses
+(dlib) and by prompt following: F-beta, as in likeness.selection. FOLDER keeps the results, so that a stopped comparison
+goes on. About an hour on two cores.
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,41 +17,26 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
+from bench_base import ROOT, run_workflow
+from bench_faces import hardware
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+from likeness.config import Select
+from likeness.faces import Detector
+from likeness.files import read_table
+from likeness.identity import Recogniser, similarity
+from likeness.images import read_photo
+from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores
 
-from bench_faces import hardware  # noqa: E402
-
-from likeness.faces import Detector  # noqa: E402
-from likeness.files import read_table  # noqa: E402
-from likeness.identity import Recogniser, similarity  # noqa: E402
-from likeness.images import read_photo  # noqa: E402
-from likeness.selection import CELL, COUNTED, choose, f_beta, read_choice, read_scores  # noqa: E402
-
-SEEN, UNSEEN = [1, 2, 3], [101, 102, 103, 104]  # seeds: what rules choose by, and what their choice is judged by
-RUNS = {
-    "rank16": {},
+# What rules choose by is what the demonstration draws; what their choice is judged by are the same prompts from other
+# seeds, four times as many.
+SEEN, UNSEEN = [1, 2], list(range(101, 109))
+SEEDS = {f"seed{n}": {"train": {"seed": n}} for n in range(5)}
+RUNS = SEEDS | {
     "rank4": {"train": {"rank": 4, "alpha": 4}},
-    "another_seed": {"train": {"seed": 7}},
-    "fast": {"train": {"learning_rate": 2e-3}},  # learns its photos by heart: an early checkpoint is right
+    "fast": {"train": {"learning_rate": 4e-3}},  # four times the demonstration's: an early checkpoint may be right
 }
-SUBJECTS = {
-    "ava": {"photos": "resources/people/ava", "trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
-    "otto": {"photos": "resources/people/otto", "trigger": "sks", "class_noun": "man", "consent": "synthetic"},
-}
-TRAIN = {"max_train_steps": 800, "epochs": 8}
-SAMPLE = {
-    "prompts": [
-        "photo of {subject}",
-        "photo of {subject}, smiling, dark background",
-        "photo of {subject}, neutral expression, bright background",
-        "photo of {subject}, mouth open",
-    ],
-    "weights": [0.4, 0.6, 0.8, 1.0, 1.2],
-    "seeds": SEEN + UNSEEN,
-}
+JUDGED = [("ava", run) for run in SEEDS] + [("otto", "rank4"), ("otto", "fast")]
 
 
 class Run(NamedTuple):
@@ -125,7 +108,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
-        rows = [judged(folder, subject, run, select) for (subject, run), select in run_workflow(folder).items()]
+        train_and_draw(folder)
+        rows = [judged(folder, subject, run) for subject, run in JUDGED]
     means = {name: float(np.mean([row[f"{name}, judged"] for row in rows])) for name in [*RULES, "best"]}
     text = markdown(rows, means)
     print(f"{hardware()}\n\n{text}")
@@ -134,26 +118,18 @@ def main() -> None:
     print(f"\nrank of our rule: {1 + sum(means[rule] > means['likeness'] for rule in RULES)}")
 
 
-def run_workflow(folder: Path) -> dict[tuple[str, str], dict]:
-    """Train, draw and measure all runs below `folder`; returns the settings of the choice by subject and run."""
+def train_and_draw(folder: Path) -> None:
+    """The runs of JUDGED below `folder`, with the pictures of all seeds measured."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config |= {"subjects": SUBJECTS, "runs": RUNS}
-    config["train"] |= TRAIN
-    config["sample"] |= SAMPLE
+    config |= {"subjects": yaml.safe_load((ROOT / "examples/two_people.yaml").read_text())["subjects"], "runs": RUNS}
+    config["sample"]["seeds"] = SEEN + UNSEEN
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "all"]
-    subprocess.run([*snakemake, "--directory", folder, "--configfile", folder / "config.yaml"], check=True)
-    settings = {}
-    for subject in SUBJECTS:
-        for run in RUNS:
-            choice = read_choice(folder / f"results/{subject}/{run}/best/choice.json")
-            settings[subject, run] = {"bootstrap": 2000, "seed": 0, **{k: choice[k] for k in ("beta", "confidence")}}
-    return settings
+    run_workflow(folder, config, *(f"results/{subject}/{run}/scores.tsv" for subject, run in JUDGED))
 
 
-def judged(folder: Path, subject: str, run: str, select: Mapping) -> dict:
+def judged(folder: Path, subject: str, run: str) -> dict:
     """One row of the table: what each rule chose, and how that is judged."""
+    select = Select().model_dump(include={"beta", "bootstrap", "confidence", "seed"})
     results = folder / f"results/{subject}/{run}"
     scores = read_scores(results / "scores.tsv")
     metrics = read_table(results / "log/metrics.tsv", epoch=int)

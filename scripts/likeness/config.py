@@ -139,6 +139,9 @@ class Train(Section):
     """torch.compile of the U-Net, on a GPU with CUDA graphs: minutes before the first step, then faster ones."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """cuda: no GPU is an error, instead of a training that takes days."""
+    gpus: Annotated[int, Field(ge=1)] = 1
+    """One training on so many GPUs of one machine: each takes its share of the pictures of every step, so batch_size x
+    gradient_accumulation_steps should be a multiple. The result is that of one GPU, but for rounding."""
     deterministic: bool = False
     """On a GPU: the same bytes again, by slower kernels. On a CPU they are the same anyway."""
     loss: Literal["l2", "huber"] = "l2"

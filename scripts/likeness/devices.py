@@ -38,28 +38,33 @@ def _listed_gpus() -> list[str]:
     return answer.stdout.split() if answer.returncode == 0 else []
 
 
-def claim_gpu(say=print) -> None:
-    """Wait for a free GPU and make it the only one that CUDA sees. Call before torch is imported.
+def claim_gpu(say=print, count: int = 1) -> None:
+    """Wait for a free GPU, or for so many, and let CUDA see no other. Call before torch is imported.
 
-    Snakemake counts GPUs but does not deal them out, and knows nothing of orphans or of a second Snakemake; the lock
-    does. Inside a SLURM job the cluster has already chosen; without a GPU there is nothing to take.
+    Snakemake counts GPUs but does not deal them out, and knows nothing of orphans or of a second Snakemake; the locks
+    do. Inside a SLURM job the cluster has already chosen; without a GPU there is nothing to take. Raises LikenessError
+    if there are never so many.
     """
     ids = [] if "SLURM_JOB_ID" in os.environ else gpu_ids()
     if not ids:
         return
+    if count > len(ids):
+        raise LikenessError(f"train.gpus: {count}, and there are {len(ids)} here ({', '.join(ids)}); lower it")
     folder = Path(tempfile.gettempdir()) / f"likeness-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waited = False
-    while not (taken := _lock_one(folder, ids)):
+    while not (taken := _locked(folder, ids, count)):
         if not waited:
-            say(f"waiting for a free GPU among {', '.join(ids)}")
+            say(f"waiting for {'a free GPU' if count == 1 else f'{count} free GPUs'} among {', '.join(ids)}")
             waited = True
         time.sleep(0.5)
-    os.environ["CUDA_VISIBLE_DEVICES"] = taken
-    say(f"device: GPU {taken}")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+    say(f"device: GPU {', '.join(taken)}")
 
 
-def _lock_one(folder: Path, ids: list[str]) -> str | None:
+def _locked(folder: Path, ids: list[str], count: int) -> list[str]:
+    """The GPUs that were taken: `count` of them or none, for two that hold one each would wait for each other."""
+    taken = {}
     for gpu in ids:
         file = open(folder / f"{gpu.replace('/', '_')}.lock", "w")  # noqa: SIM115 - stays open
         try:
@@ -67,9 +72,13 @@ def _lock_one(folder: Path, ids: list[str]) -> str | None:
         except BlockingIOError:
             file.close()
             continue
-        _held.append(file)
-        return gpu
-    return None
+        taken[gpu] = file
+        if len(taken) == count:
+            _held.extend(taken.values())
+            return list(taken)
+    for file in taken.values():
+        file.close()
+    return []
 
 
 def torch_device(wanted: str = "auto"):

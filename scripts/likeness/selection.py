@@ -159,7 +159,7 @@ def measured_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.
     """
     key = [*CELL, "kind", *PAIR]
     measured = read_scores(scores).drop(columns="image")
-    table = read_samples(samples)[[*key, "image"]].merge(measured, on=key, how="left", indicator=True)
+    table = read_samples(samples)[[*key, "image", "pixels"]].merge(measured, on=key, how="left", indicator=True)
     if (table["_merge"] != "both").any() or len(table) != len(measured):
         raise LikenessError(f"{scores}: not of these samples; run snakemake --forcerun score_checkpoint")
     return table.drop(columns="_merge").assign(score=picture_scores(table, beta))

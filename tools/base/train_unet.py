@@ -59,7 +59,8 @@ def main() -> None:
     views = views_of(files.read_table(args.faces / "faces.tsv").to_dict("records"))
     latents = cached_latents(vae, args.faces, views, latents_file(vae, args.faces))
     parts = [caption_parts(view) for view in views]
-    tokenizer = clip_tokenizer(args.models / "bpe_simple_vocab_16e6.txt.gz")
+    merges = args.models / "bpe_simple_vocab_16e6.txt.gz"
+    tokenizer = clip_tokenizer(merges)
     torch.manual_seed(0)
     if args.first:
         text_encoder = CLIPTextModel.from_pretrained(args.first / "text_encoder", dtype=torch.float32)
@@ -95,7 +96,7 @@ def main() -> None:
     StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=model["text_encoder"].eval().half(),
-        tokenizer=tokenizer,
+        tokenizer=clip_tokenizer(merges),  # one that was used would be written with its padding
         unet=model["unet"].eval().half().to(memory_format=torch.contiguous_format),
         scheduler=scheduler,
         safety_checker=None,
@@ -150,9 +151,10 @@ def views_of(rows: list[dict]) -> list[View]:
 
 
 def latents_file(vae: AutoencoderKL, faces: Path) -> Path:
-    """Where the latents of these faces by this encoder are kept, whatever the decoder."""
+    """Where the scaled latents of these faces by this encoder are kept, whatever the decoder."""
     weights = [tensor.numpy(force=True).tobytes() for tensor in vae.encoder.state_dict().values()]
-    return faces.with_name(f"latents-{digest(file_sha256(faces / 'faces.tsv'), *weights)[:16]}.pt")
+    scale = str(vae.config.scaling_factor)
+    return faces.with_name(f"latents-{digest(file_sha256(faces / 'faces.tsv'), scale, *weights)[:16]}.pt")
 
 
 @torch.no_grad()

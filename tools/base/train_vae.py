@@ -9,6 +9,7 @@ OUTPUT lets a stopped run go on.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,12 @@ LATENT_CHANNELS = 12
 GROUPS = 8
 MEASURED_PICTURES = 1000
 # Components differ a hundredfold in variance. Scaled to its square root the small ones are neither drowned in the noise
-# of nearly all timesteps, nor do they count as much as the large ones. Together they have this spread: with 1 the mean
-# brightness would still show in the last timestep, and pictures drawn from nothing but noise would be neither dark nor
-# bright (Lin et al. 2024).
+# of nearly all timesteps, nor do they count as much as the large ones. Together they have this spread, with which all
+# of them stay on the straight part of SiLU (LIFT).
 SPREAD = 0.75
+# What the U-Net sees of it. With 1 a picture's mean brightness has 0.7 of the noise's power in the last timestep: the
+# seed would decide on light and layout, and a prompt's "dark background" come too late (Lin et al. 2024).
+SCALING_FACTOR = 0.5
 POSTERIOR = 0.05  # the latents' own spread; the decoder learns to live with it
 # The constants that normalisation is given beside the latents, and what lifts these onto the straight part of SiLU.
 LARGE, LIFT = 100.0, 10.0
@@ -82,7 +85,7 @@ def small_vae() -> AutoencoderKL:
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=GROUPS,
         sample_size=SIDE,
-        scaling_factor=1.0,  # the encoder's latents have the right spread as they are
+        scaling_factor=SCALING_FACTOR,
     )
     # Normalisation takes the mean brightness away, and the decoder is long in learning to carry it past. Constants of
     # both signs, larger than what it draws, leave it there.
@@ -111,33 +114,44 @@ def components(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def write_encoder(vae: AutoencoderKL, mean: torch.Tensor, found: torch.Tensor) -> None:
-    """Let the encoder's mean be the components of every patch, though it is made of layers that are not linear.
-
-    What its residual blocks add is nothing, its three strided convolutions sort pixels into channels, the last of them
-    projects; before the last normalisation each latent stands beside its negative and large constants.
-    """
+    """Let the encoder's mean be the components of every patch, though it is made of layers that are not linear."""
     encoder = vae.encoder
     for block in encoder.modules():
-        if isinstance(block, ResnetBlock2D):
-            _fill(block.conv2)
-            if block.conv_shortcut is not None:
-                torch.nn.init.dirac_(_fill(block.conv_shortcut))
-        elif isinstance(block, Attention):
-            _fill(block.to_out[0])
+        if isinstance(block, ResnetBlock2D | Attention):
+            _pass_on(block)
+    _project(encoder, mean, found)
+    _lift_over_normalisation(encoder)
+    torch.nn.init.dirac_(_fill(vae.quant_conv))
+
+
+def _pass_on(block: ResnetBlock2D | Attention) -> None:
+    """What such a block adds is nothing."""
+    if isinstance(block, Attention):
+        _fill(block.to_out[0])
+        return
+    _fill(block.conv2)
+    if block.conv_shortcut is not None:
+        torch.nn.init.dirac_(_fill(block.conv_shortcut))
+
+
+def _project(encoder: torch.nn.Module, mean: torch.Tensor, found: torch.Tensor) -> None:
+    """The first two strided convolutions sort pixels into channels, the third projects on the components."""
     torch.nn.init.dirac_(_fill(encoder.conv_in))
     first, second, third = (encoder.down_blocks[i].downsamplers[0].conv for i in range(3))
     for conv, channels in ((first, 3), (second, 12)):
         weight = _fill(conv)
-        for channel in range(channels):
-            for y in range(2):
-                for x in range(2):
-                    weight[4 * channel + 2 * y + x, channel, y, x] = 1
+        for channel, y, x in itertools.product(range(channels), range(2), range(2)):
+            weight[4 * channel + 2 * y + x, channel, y, x] = 1
     # Channel 16 c + 4 (2 y2 + x2) ... of what arrives there is colour c of the pixel that the bits of y and x name.
     sorted_by_bits = found.view(-1, 3, 2, 2, 2, 2, 2, 2)  # component, colour, bits of y (4, 2, 1), of x (4, 2, 1)
     projection = sorted_by_bits.permute(0, 1, 4, 7, 3, 6, 2, 5).reshape(LATENT_CHANNELS, 48, 2, 2)
     _fill(third)[:LATENT_CHANNELS, :48, :2, :2] = projection
     third.bias[:LATENT_CHANNELS] = -(found * mean).sum(dim=(1, 2, 3))
 
+
+def _lift_over_normalisation(encoder: torch.nn.Module) -> None:
+    """Before the last normalisation each latent stands beside its negative and large constants: so it is divided by
+    what is known, SiLU sees its straight part, and the difference of the two is the latent again."""
     spread = encoder.down_blocks[3].resnets[0].conv_shortcut
     weight, group = _fill(spread), spread.out_channels // GROUPS
     slots = -(-LATENT_CHANNELS // GROUPS)
@@ -153,7 +167,6 @@ def write_encoder(vae: AutoencoderKL, mean: torch.Tensor, found: torch.Tensor) -
     for latent, channel in enumerate(plus):
         weight[latent, channel, 1, 1], weight[latent, channel + 1, 1, 1] = 0.5, -0.5
     encoder.conv_out.bias[LATENT_CHANNELS:] = 2 * np.log(POSTERIOR)
-    torch.nn.init.dirac_(_fill(vae.quant_conv))
 
 
 def _fill(layer: torch.nn.Conv2d | torch.nn.Linear) -> torch.Tensor:

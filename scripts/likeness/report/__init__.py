@@ -45,7 +45,7 @@ def report_page(
     chosen = read_choice(choice)
     table = scored_pictures(samples, scores, chosen["beta"])
     files = {"dataset.json": dataset, "photos.tsv": photos, "captions.tsv": captions, "scores.tsv": scores}
-    pictures = sample_files([Path(image) for image in table["image"]], thumbnails, threads)
+    pictures = sample_files(table, thumbnails, threads)
     # Named by content: a picture that did not change keeps its name, and a browser shows no old one for a new one.
     names = {image: f"{file_sha256(file)[:16]}.jpg" for image, file in pictures.items()}
     part = dataset_part(photos, crops, upscaled, captions, dataset, thumbnails, threads)
@@ -58,7 +58,7 @@ def report_page(
         prompt=calling_words(chosen, subject),
         scale=table[["floor", "ceiling", "floor_from"]].iloc[0].to_dict(),
         preview=sample_uri(Path(best_picture(table, chosen)["image"])),
-        run=samples_part(table, chosen, [names[Path(image)] for image in table["image"]])
+        run=samples_part(table, chosen, [names[image] for image in table["image"]])
         # What is voted on in the blind comparison is kept in the browser, apart for each table of scores.
         | {"folder": folder, "id": file_sha256(scores)[:16]},
         reference=_held_out_crop(part),

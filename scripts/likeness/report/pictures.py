@@ -2,10 +2,10 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from likeness import cli
@@ -13,7 +13,7 @@ from likeness.errors import LikenessError
 from likeness.files import ItemCache
 from likeness.images import lanczos, read_photo, thumbnail
 from likeness.marking import marked_jpeg
-from likeness.provenance import code_digest, file_sha256
+from likeness.provenance import code_digest
 
 SAMPLE = 384  # px on the long side: a sample inside a page
 FULL_SCREEN = 512  # px on the long side: a sample as a file, which is shown as large as the screen
@@ -27,13 +27,19 @@ def sample_uri(path: Path) -> str:
     return _uri(_sample_jpeg(path, SAMPLE))
 
 
-def sample_files(images: Sequence[Path], cache: ItemCache, threads: int) -> dict[Path, Path]:
-    """Generated pictures as JPEG files, marked as such, in the cache: image -> file. Only new ones are encoded."""
+def sample_files(table: pd.DataFrame, cache: ItemCache, threads: int) -> dict[str, Path]:
+    """The pictures of a table of selection.scored_pictures as JPEG files in the cache, marked: image -> file.
 
-    def made(image: Path) -> Path:
-        return cache.get(lambda: _sample_jpeg(image, FULL_SCREEN), "sample", file_sha256(image))
+    Only new ones are encoded, by their pixels: one that says another name of its LoRA is not.
+    """
 
-    return dict(cli.mapped(made, images, threads, desc="samples", unit="picture"))
+    def made(sample: tuple[str, str]) -> Path:
+        image, pixels = sample
+        return cache.get(lambda: _sample_jpeg(Path(image), FULL_SCREEN), "sample", pixels)
+
+    samples = list(zip(table["image"], table["pixels"], strict=True))
+    found = cli.mapped(made, samples, threads, desc="samples", unit="picture")
+    return {image: file for (image, _), file in found}
 
 
 def thumbnail_cache(folder: Path) -> ItemCache:

@@ -10,7 +10,7 @@ BASE = -1  # the place of the base model on the axis of epochs; it has no weight
 # Columns of scored_pictures that say where a picture stands, what becomes of it, or the same of all. Every other
 # column that holds numbers is shown, so that a new measurement needs no change here.
 NOT_SHOWN = {
-    *(*AXES, "kind", "image", "face_found", "score", "gate", "prompt_detail"),
+    *(*AXES, "kind", "image", "pixels", "face_found", "score", "gate", "prompt_detail"),
     *("floor", "ceiling", "floor_from"),
 }
 LABELS = {"identity_raw": "similarity", "judge_identity": "second recogniser", "prompt_score": "prompt following"}

@@ -40,7 +40,6 @@ SETTLE_SECONDS = 1.0
 # A loss scaler passes over a step whose gradient is infinite in fp16 and halves its scale, from 65536: after so many in
 # a row the scale is 1/256, and it is not the scale that makes them so.
 MAX_SKIPPED = 24
-INTERRUPTED = 75  # EX_TEMPFAIL: the work is saved, run the same command again
 # From little noise to much, so that the mean of a few stands for all. Fixed, so that epochs can be compared.
 VALIDATION_TIMESTEPS = (100, 300, 500, 700, 900)
 

@@ -8,7 +8,7 @@ from likeness.dataset import Size, schedule, sizes
 from likeness.provenance import canonical, digest
 
 # What changes where a training runs or which of its epochs are kept, and nothing of an epoch's weights.
-NOT_IN_KEY = ("device", "epochs", "max_train_steps", "save_every_n_epochs", "network_weights")
+NOT_IN_KEY = ("device", "gpus", "epochs", "max_train_steps", "save_every_n_epochs", "network_weights")
 
 
 def run_key(train: Mapping, dataset: Mapping, base: Mapping, weights: str, code: str) -> str:

@@ -1,4 +1,4 @@
-"""One training in several processes (`accelerate launch`): each takes its share of every step's pictures."""
+"""One training in several processes (launch.py): each takes its share of every step's pictures."""
 
 import torch
 
