@@ -1,5 +1,7 @@
 """One training in several processes (launch.py): each takes its share of every step's pictures."""
 
+import os
+
 import torch
 
 
@@ -12,6 +14,8 @@ class Processes:
         state = PartialState(cpu=device.type == "cpu")
         self.number, self.count = state.process_index, state.num_processes
         self.device = state.device if self.count > 1 else device
+        if self.count > 1:  # the first one had its threads before launch.py dealt them out
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
     @property
     def first(self) -> bool:
