@@ -3,8 +3,8 @@
     python tools/check_slurm.py [OPTIONS OF SNAKEMAKE]
 
 The jobs are those of a dry run in which everything runs; the executor plugin's own functions choose the partition and
-write the command. Memory (MB) and minutes are those of the first and the last attempt. Where sbatch is there, it gets
-each rule's command with --test-only, and says when and where such a job would start, or why it never would.
+write the command. Memory (MB) and minutes are those of the first and the last attempt. The cluster's sbatch gets each
+rule's command with --test-only, and says when and where such a job would start, or why it never would.
 """
 
 import contextlib
@@ -39,10 +39,12 @@ def main() -> None:
     commands = {rule: command(job, settings) for rule, (job, *_) in submitted.items()}
     print_table([COLUMNS, *(row(of_rule, commands[rule], 1 + args.retries) for rule, of_rule in submitted.items())])
     print(f"\nwhere snakemake runs: {', '.join(rule for rule in local if rule != 'all')}")
-    if shutil.which("sbatch"):
+    if shutil.which("scontrol") and subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0:
         print("\nthe cluster's answers")
         for rule, text in commands.items():
             print(f"{rule}: {answer(text)}")
+    else:
+        print("\nno cluster answers here (scontrol ping); run this where one does to hear what it says")
 
 
 def planned_jobs(parser, args) -> dict[str, list]:
