@@ -25,6 +25,8 @@ localrules:
     all,
     fetch_models,
     fetch_base,
+    fetch_captioner,
+    fetch_clip,
     curate_photos,
     build_dataset,
     choose_checkpoint,

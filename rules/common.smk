@@ -19,10 +19,13 @@ from likeness.errors import LikenessError
 from likeness.provenance import canonical, local_sources
 
 # `python` in a rule is the one that runs Snakemake, activated or not; with --sdm conda the rule's own comes before it.
-# Nothing about a run leaves the machine: libraries of the hub are told so.
+# Nothing about a run leaves the machine: libraries of the hub are told so. Only the rules that fetch ask the hub, unless
+# the user forbade that too; the others run where there may be no network.
+os.environ.setdefault("HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 os.environ.update(
     PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"),
     HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_OFFLINE="1",
     DO_NOT_TRACK="1",
 )
 
@@ -63,9 +66,11 @@ try:
     head.seek(0)
     if head.read() == socket.gethostname():
         shutil.rmtree(".snakemake/locks", ignore_errors=True)
-    head.truncate(0)
-    head.write(socket.gethostname())
-    head.flush()
+    # Another machine's, which may be alive: there are mounts whose locks count on one machine only.
+    if not any(Path(".snakemake/locks").glob("*")):
+        head.truncate(0)
+        head.write(socket.gethostname())
+        head.flush()
 except OSError:
     pass  # another Snakemake works here, or this file system knows no locks: Snakemake's own lock decides
 
@@ -175,14 +180,28 @@ def base_model_files(wildcards):
     return [f for key in ("base_model", "vae") for f in local_model_files(config[key])]
 
 
-def captioner_files(wildcards):
-    """The files of a local captioner; none for a hub id, and none for the template."""
+def captioner(wildcards):
+    """Where the captioner is; nothing for the template, or where the user captioned every photo."""
+    written = {text.stem for text in captions_beside_photos(wildcards)}
     templates = config["caption"]["backend"] == "template"
-    return [] if templates else local_model_files(config["caption"]["model"])
+    if templates or all(photo.stem in written for photo in photos(wildcards)):
+        return []
+    return "results/captioner.json"
+
+
+def captioner_files(wildcards):
+    """The files of a local captioner; none for a hub id."""
+    return local_model_files(config["caption"]["model"])
+
+
+def clip(wildcards):
+    """Where a run's CLIP model is; nothing without one."""
+    wanted = config["runs"][wildcards.run]["select"]["clip"]
+    return f"results/clip/{wildcards.run}.json" if wanted else []
 
 
 def clip_files(wildcards):
-    """The files of a local CLIP model; none for a hub id, and none without one."""
+    """The files of a local CLIP model; none for a hub id."""
     return local_model_files(config["runs"][wildcards.run]["select"]["clip"])
 
 

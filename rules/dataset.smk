@@ -94,7 +94,7 @@ rule caption_faces:
         upscaled="results/{subject}/upscaled.tsv",
         texts=captions_beside_photos,
         words=identity_words,
-        captioner=captioner_files,
+        captioner=captioner,
     output:
         captions="results/{subject}/captions.tsv",
         folder=directory("results/{subject}/captions"),
@@ -106,13 +106,12 @@ rule caption_faces:
         gpu=int(config["caption"]["backend"] != "template"),
         mem_mb=growing(8000),
     params:
-        config=section("subject.trigger", "subject.class_noun", "caption"),
-        roots=[str(root) for root in ROOTS],
+        config=section("subject.trigger", "subject.class_noun", "caption.backend"),
     message:
         "{wildcards.subject}: caption the crops"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --upscaled {input.upscaled:q}"
-        " --base {input.base:q} --texts {input.texts:q} --words {input.words:q} --roots {params.roots:q}"
+        " --base {input.base:q} --texts {input.texts:q} --words {input.words:q} --captioner {input.captioner:q}"
         " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 

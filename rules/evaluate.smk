@@ -38,7 +38,7 @@ rule score_checkpoint:
         samples=sampled_epochs,
         crops="results/{subject}/crops.tsv",
         strangers=strangers,
-        clip=clip_files,
+        clip=clip,
     output:
         "results/{subject}/{run}/scores.tsv",
     log:
@@ -53,18 +53,15 @@ rule score_checkpoint:
         config=section(
             "select.copy_limit",
             "select.leak_limit",
-            "select.clip",
             "subject.trigger",
             "subject.class_noun",
         ),
-        roots=[str(root) for root in ROOTS],
     message:
         "{wildcards.subject}/{wildcards.run}: measure every picture"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --samples {input.samples:q}"
         " --crops {input.crops:q} --strangers {input.strangers:q} --models results/models"
-        " --roots {params.roots:q}"
-        " --cache results/.cache/score_checkpoint --scores {output:q}"
+        " --clip {input.clip:q} --cache results/.cache/score_checkpoint --scores {output:q}"
 
 
 rule choose_checkpoint:

@@ -32,5 +32,47 @@ rule fetch_base:
     message:
         "Find and hash the base model"
     shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        "HF_HUB_OFFLINE=$HUB_OFFLINE exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
         " --models results/models --roots {params.roots:q} --cache results/.cache/fetch_base --base {output:q}"
+
+
+rule fetch_captioner:
+    input:
+        code=code("fetch_captioner.py"),
+        files=captioner_files,
+    output:
+        "results/captioner.json",
+    log:
+        "results/logs/fetch_captioner.log",
+    priority: 1
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("caption.backend", "caption.model"),
+        roots=[str(root) for root in ROOTS],
+    message:
+        "Find and hash the captioner"
+    shell:
+        "HF_HUB_OFFLINE=$HUB_OFFLINE exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        " --roots {params.roots:q} --captioner {output:q}"
+
+
+rule fetch_clip:
+    input:
+        code=code("fetch_clip.py"),
+        files=clip_files,
+    output:
+        "results/clip/{run}.json",
+    log:
+        "results/logs/{run}/fetch_clip.log",
+    priority: 1
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        config=section("select.clip"),
+        roots=[str(root) for root in ROOTS],
+    message:
+        "{wildcards.run}: find and hash the CLIP model"
+    shell:
+        "HF_HUB_OFFLINE=$HUB_OFFLINE exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
+        " --roots {params.roots:q} --clip {output:q}"

@@ -26,22 +26,21 @@ COLUMNS = [
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "upscaled", "base", "texts*", "words*", "roots*", "cache", "captions", "folder")
+    args = cli.arguments(__doc__, "upscaled", "base", "texts*", "words*", "captioner*", "cache", "captions", "folder")
     trigger, class_noun = args.config.subject.trigger, args.config.subject.class_noun
-    backend, model = args.config.caption.backend, args.config.caption.model
+    backend = args.config.caption.backend
     items = files.ItemCache(args.cache, backend, provenance.code_digest(Path(__file__)))
     tokenizer = base_model.load_part(base_model.load_manifest(args.base), "tokenizer")
 
-    # Found by the first photo without a caption of the user's, loaded by the first that is new to the cache.
     @cache
-    def captioner_folder() -> tuple[Path, str]:
-        folder = captioners.model_folder(backend, model, args.roots)
-        return folder, pretrained.folder_digest(folder)
+    def found() -> tuple[Path, str]:
+        return pretrained.read_manifest(args.captioner[0])
 
+    # Loaded by the first photo without a caption of the user's that is new to the cache.
     @cache
     def captioner():
         devices.claim_gpu(cli.say)
-        return captioners.load_captioner(backend, captioner_folder()[0], devices.torch_device())
+        return captioners.load_captioner(backend, found()[0], devices.torch_device())
 
     @cache
     def left_out() -> identity_words.IdentityWords:
@@ -56,7 +55,7 @@ def main() -> None:
     def from_model(row: dict) -> str:
         """The model's own words are cached, so that another list of words or another trigger does not need it again."""
         picture = args.upscaled.parent / row["image"]
-        said = items.get(lambda: captioner()(images.read_photo(picture)).encode(), captioner_folder()[1], row["sha256"])
+        said = items.get(lambda: captioner()(images.read_photo(picture)).encode(), found()[1], row["sha256"])
         return identity_words.model_caption(said.read_text(encoding="utf-8"), trigger, class_noun, left_out())
 
     table = files.read_table(args.upscaled).to_dict("records")

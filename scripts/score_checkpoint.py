@@ -22,7 +22,7 @@ from likeness.selection import read_samples
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "samples*", "crops", "strangers*", "models", "roots*", "cache", "scores")
+    args = cli.arguments(__doc__, "samples*", "crops", "strangers*", "models", "clip*", "cache", "scores")
     hashes = json.loads(model_path(args.models, "models.json").read_text())
     items = ItemCache(
         args.cache, code_digest(Path(__file__)), canonical({name: hashes[name] for name in scoring.MODELS})
@@ -53,7 +53,7 @@ def main() -> None:
         copy_limit=args.config.select.copy_limit,
         leak_limit=args.config.select.leak_limit,
         folder=args.scores.parent,
-        clip=_clip_view(samples, args, items) if args.config.select.clip else None,
+        clip=_clip_view(samples, args, items) if args.clip else None,
     )
     write_table(args.scores, rows, scoring.COLUMNS)
     first = rows[0]
@@ -66,8 +66,8 @@ def main() -> None:
 
 def _clip_view(samples: pd.DataFrame, args: Namespace, items: ItemCache) -> scoring.ClipView:
     """Of each picture and each prompt. CLIP does not know the trigger, so it is left out of the words."""
-    subject, folder = args.config.subject, clip.clip_folder(args.config.select.clip, args.roots)
-    weights = pretrained.folder_digest(folder)
+    subject = args.config.subject
+    folder, weights = pretrained.read_manifest(args.clip[0])
 
     @cache
     def model() -> clip.Clip:

@@ -5,16 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hub import Hub
 from likeness.base_model import diffusers_folder, load_manifest, load_part, manifest, part_digest, vae_folder
 from likeness.conditioning import load_text_encoders, load_tokenizers, token_ids
 from likeness.errors import LikenessError
@@ -494,94 +492,50 @@ def test_a_half_precision_model_is_read_in_fp32(half, tmp_path):
     assert {p.dtype for encoder in load_text_encoders(base) for p in encoder.parameters()} == {torch.float32}
 
 
-class Hub(BaseHTTPRequestHandler):
-    """What the Hugging Face hub answers about one model: a commit of `revision`, its files, and their bytes."""
-
-    sha, revision, name = "c0ffee" + "0" * 34, "v1.0", "somebody/small-model"
-    folder: Path
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        files = {str(p.relative_to(self.folder)): p for p in sorted(self.folder.rglob("*")) if p.is_file()}
-        api, raw = f"/api/models/{self.name}", f"/{self.name}/resolve/{self.sha}/"
-        if path == f"{api}/revision/{self.revision}":
-            self._answer(json.dumps({"id": self.name, "sha": self.sha, "siblings": []}).encode())
-        elif path == f"{api}/tree/{self.sha}":
-            tree = [
-                {"type": "file", "path": name, "size": p.stat().st_size, "oid": sha1(p.read_bytes()).hexdigest()}
-                for name, p in files.items()
-            ]
-            self._answer(json.dumps(tree).encode())
-        elif path.startswith(raw) and path.removeprefix(raw) in files:
-            self.asked.append(path.removeprefix(raw))
-            self._answer(files[path.removeprefix(raw)].read_bytes())
-        else:
-            self._answer(b"{}", 404, {"X-Error-Code": "RevisionNotFound"})
-
-    do_HEAD = do_GET
-
-    def _answer(self, body: bytes, status: int = 200, headers: dict | None = None) -> None:
-        self.send_response(status)
-        own = {"ETag": f'"{sha1(body).hexdigest()}"', "X-Repo-Commit": self.sha, "Content-Length": str(len(body))}
-        for key, value in {**own, **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_) -> None:
-        pass
+NAME, REVISION = "somebody/small-model", "v1.0"
 
 
 @pytest.fixture
-def hub(half) -> Iterator[tuple[ThreadingHTTPServer, list[str]]]:
-    """A hub on this machine that has the small base model, with the doubles that repositories have; what was asked."""
+def hub(half) -> Iterator[Hub]:
+    """A hub that has the small base model, with the doubles that repositories have."""
     for name in ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin", "README.md"):
         (half / name).write_bytes(b"not to be fetched")
     (half / "safety_checker").mkdir()
     (half / "safety_checker/model.safetensors").write_bytes(b"not to be fetched")
-    asked: list[str] = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Hub,), {"folder": half, "asked": asked})) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server, asked
-        server.shutdown()
-        thread.join()
+    with Hub({NAME: half}, REVISION) as hub:
+        yield hub
 
 
 def fetched(tmp_path: Path, model_files: Path, revision: str, **environment: str) -> subprocess.CompletedProcess:
     """The program fetch_base for a hub id, as the rule calls it."""
-    config = {"base_model": Hub.name, "base_revision": revision, "vae": None, "prediction_type": None}
+    config = {"base_model": NAME, "base_revision": revision, "vae": None, "prediction_type": None}
     script = Path(__file__).resolve().parent.parent / "scripts/fetch_base.py"
     places = {"models": model_files, "roots": tmp_path, "cache": tmp_path / "store", "base": tmp_path / "base.json"}
     options = [str(text) for name, place in places.items() for text in (f"--{name}", place)]
-    hub = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, str(script), "--config", json.dumps(config), *options]
-    return subprocess.run(command, env=os.environ | hub | environment, capture_output=True, text=True, check=False)
+    home = {"HF_HOME": str(tmp_path / "hf")}
+    return subprocess.run(command, env=os.environ | home | environment, capture_output=True, text=True, check=False)
 
 
 def test_a_hub_id_is_fetched_at_its_revision_and_then_found_without_the_network(hub, half, tmp_path, model_files):
-    server, asked = hub
-    here = f"http://127.0.0.1:{server.server_port}"
-    first = fetched(tmp_path, model_files, Hub.revision, HF_ENDPOINT=here)
+    first = fetched(tmp_path, model_files, REVISION, **hub.environment)
     assert first.returncode == 0, first.stderr
     base = load_manifest(tmp_path / "base.json")
-    assert base["path"].name == Hub.sha and base["model"] == Hub.name
+    assert base["path"].name == hub.sha and base["model"] == NAME
     assert base["sha256"] == {
         name: hashed for name, hashed in manifest("half", half, tmp_path)["sha256"].items() if "fp16" not in name
     }
-    assert "unet/diffusion_pytorch_model.safetensors" in asked
-    assert not [name for name in asked if "fp16" in name or name.endswith(".bin") or "safety" in name]
+    assert "unet/diffusion_pytorch_model.safetensors" in hub.asked
+    assert not [name for name in hub.asked if "fp16" in name or name.endswith(".bin") or "safety" in name]
     written = (tmp_path / "base.json").read_bytes()
     (tmp_path / "base.json").unlink()
-    asked.clear()
-    again = fetched(tmp_path, model_files, Hub.revision, HF_HUB_OFFLINE="1")
+    hub.asked.clear()
+    again = fetched(tmp_path, model_files, REVISION, HF_HUB_OFFLINE="1")
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "base.json").read_bytes() == written and not asked
-    other = fetched(tmp_path, model_files, "no-such-branch", HF_ENDPOINT=here)
+    assert (tmp_path / "base.json").read_bytes() == written and not hub.asked
+    other = fetched(tmp_path, model_files, "no-such-branch", **hub.environment)
     assert other.returncode == 1 and "Traceback" not in other.stdout + other.stderr
-    assert f"base_model {Hub.name}: neither a folder nor a file here, and the hub did not give it" in other.stdout
+    assert f"base_model {NAME}: neither a folder nor a file here, and the hub did not give it" in other.stdout
     assert "Revision Not Found" in other.stdout
 
 

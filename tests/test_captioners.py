@@ -16,36 +16,14 @@ from likeness import files
 from likeness.base_model import manifest
 from likeness.captioners import load_captioner, model_folder
 from likeness.errors import LikenessError
-from likeness.pretrained import folder_digest
+from likeness.pretrained import folder_digest, write_manifest
 from likeness.tokenizer import _byte_letters
-
-WORDS = ["a", "young", "woman", "with", "long", "hair", "beard", "hat", "smiling", "in", "front", "of", "the", "wall"]
+from small_pretrained import WORDS, small_blip
 
 
 @pytest.fixture(scope="session")
 def blip(tmp_path_factory) -> Path:
-    import torch
-    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
-
-    folder = tmp_path_factory.mktemp("captioners") / "blip"
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    config = BlipConfig(
-        text_config={
-            **sizes,
-            **{"vocab_size": len(vocabulary), "encoder_hidden_size": 16, "max_position_embeddings": 128},
-            **{"pad_token_id": 0, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3},
-        },
-        vision_config={**sizes, "image_size": 32, "patch_size": 16},
-        projection_dim=16,
-    )
-    model = BlipForConditionalGeneration(config)
-    model.generation_config.suppress_tokens = [0, 1, 2, 4]
-    model.save_pretrained(folder)
-    tokenizer = BertTokenizer(vocab={token: n for n, token in enumerate(vocabulary)})
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
-    return folder
+    return small_blip(tmp_path_factory.mktemp("captioners") / "blip")
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +153,7 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
     row = {"photo": "photos/a.jpg", "fate": "train", "image": "upscaled/a.png", "sha256": "1", "face": "[]"}
     files.write_table(tmp_path / "upscaled.tsv", [row], list(row))
     (tmp_path / "base.json").write_text(json.dumps(manifest("small", small_base, tmp_path)))
+    write_manifest(tmp_path / "captioner.json", folder)
     words = tmp_path / "words.txt"
 
     def captioned(traits: str) -> tuple[str, str]:
@@ -182,13 +161,14 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
         words.write_text(f"[people]\nwoman\nman\n[features]\n{traits}\n[traits]\nyoung\n")
         config = {
             "subject": {"trigger": "ohwx", "class_noun": "woman"},
-            "caption": {"backend": backend, "model": folder.name, "identity_words": "words.txt"},
+            "caption": {"backend": backend},
         }
         names = {"upscaled": "upscaled.tsv", "base": "base.json", "words": "words.txt", "cache": "cache"}
+        names |= {"captioner": "captioner.json"}
         names |= {"captions": "captions.tsv", "folder": "captions"}
         options = [word for name, path in names.items() for word in (f"--{name}", tmp_path / path)]
         command = [sys.executable, root / "scripts/caption_faces.py", "--config", json.dumps(config), *options]
-        done = subprocess.run([*command, "--roots", ".", folder.parent], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         table = files.read_table(tmp_path / "captions.tsv")
         assert list(table["source"]) == [backend]

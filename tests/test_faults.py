@@ -4,8 +4,11 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -120,15 +123,68 @@ def test_a_second_snakemake_does_not_touch_the_first(project, undisturbed):
     assert_as_if_nothing_had_happened(project, undisturbed)
 
 
-def test_two_trainers_on_one_store(project, undisturbed):
+def test_the_locks_of_another_machine_stay(project, undisturbed):
+    """Its Snakemake may be alive, where the file system's locks count on one machine only: --unlock is the user's."""
+    snakemake = project.start(TRAINED)
+    trainer(project)
+    os.killpg(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    machine = project.folder / ".snakemake/likeness.lock"
+    machine.write_text("another machine")
+    for _ in range(2):
+        assert "cannot be locked" in project.run(TRAINED, check=False).text
+    project.run("--unlock")
+    project.run(TRAINED)
+    assert machine.read_text() == socket.gethostname()
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+@pytest.fixture(params=["the same folder", "another mount of it"])
+def seen_from(request, project, tmp_path) -> Iterator[Path]:
+    """The project's folder as a second trainer sees it."""
+    if request.param == "the same folder":
+        yield project.folder
+        return
+    if subprocess.run(["mount", "--bind", project.folder, tmp_path], capture_output=True).returncode:
+        pytest.skip("only root can mount a folder a second time")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def start_another(process: psutil.Process, log: Path, folder: Path) -> subprocess.Popen:
+    """A second trainer, called as the first was, but for the log and where it sees the project."""
+    command = process.cmdline()
+    command[command.index("--log") + 1] = str(log)
+    return subprocess.Popen(command, cwd=folder, env=process.environ(), stderr=subprocess.DEVNULL)
+
+
+def test_two_trainers_on_one_store(project, undisturbed, seen_from):
     """The second waits, then finds everything done."""
     first = project.start(TRAINED)
-    process = trainer(project)
-    command = process.cmdline()
     second_log = project.folder / "second.log"
-    command[command.index("--log") + 1] = str(second_log)
-    second = subprocess.Popen(command, cwd=project.folder, env=process.environ(), stderr=subprocess.DEVNULL)
+    second = start_another(trainer(project), second_log, seen_from)
     assert first.wait(timeout=300) == 0 and second.wait(timeout=300) == 0
     assert "trains this very run; waiting for it to end" in second_log.read_text()
     assert f"items: 0 computed, {EPOCHS} reused" in second_log.read_text()
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_a_trainer_that_lost_its_lock_leaves_the_run_to_the_next(project, undisturbed):
+    """Lost as over a network: unnoticed. The first sleeps till the second has the lock, as on a node that hung."""
+    snakemake = project.start(TRAINED)
+    first = trainer(project)
+    (store,) = project.folder.glob("results/.cache/runs/*")
+    first.suspend()
+    (store / "lock").unlink()
+    owner = (store / "owner").read_text()
+    second = start_another(first, project.folder / "second.log", project.folder)
+    while (store / "owner").read_text() == owner:
+        assert second.poll() is None
+        time.sleep(0.1)
+    first.resume()
+    assert snakemake.wait(timeout=300) != 0
+    assert f"process {second.pid} on " in log(project).read_text()
+    assert "this process leaves it to that one" in log(project).read_text()
+    assert second.wait(timeout=300) == 0
+    project.run(TRAINED)
     assert_as_if_nothing_had_happened(project, undisturbed)

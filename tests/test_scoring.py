@@ -18,7 +18,7 @@ from likeness.faces import Detector
 from likeness.files import read_table, write_table
 from likeness.identity import Judge, Recogniser, similarity
 from likeness.images import read_photo
-from likeness.models import CLIP_VOCABULARY
+from likeness.pretrained import write_manifest
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.scoring import (
     ClipView,
@@ -32,7 +32,7 @@ from likeness.scoring import (
     read_measurement,
     score_rows,
 )
-from likeness.tokenizer import clip_tokenizer
+from small_pretrained import small_clip
 
 SMILING = "photo of ohwx woman smiling, dark background"
 
@@ -259,8 +259,11 @@ def test_real_photos_are_measured_for_what_they_show(ava, models):
 
 def score_checkpoint(run: Path, model_files: Path, strangers: list[Path], clip: Path | None = None) -> str:
     options = ["--samples", *sorted(run.glob("samples/*.tsv")), "--crops", run / "crops.tsv", "--strangers", *strangers]
-    options += ["--models", model_files, "--roots", "/", "--cache", run / "cache", "--scores", run / "scores.tsv"]
-    select = {"copy_limit": 0.95, "leak_limit": 0.5, "clip": clip and str(clip)}
+    options += ["--models", model_files, "--cache", run / "cache", "--scores", run / "scores.tsv"]
+    if clip:
+        write_manifest(run / "clip.json", clip)
+        options += ["--clip", run / "clip.json"]
+    select = {"copy_limit": 0.95, "leak_limit": 0.5}
     config = json.dumps({"select": select, "subject": {"trigger": "ohwx", "class_noun": "woman"}})
     command = [sys.executable, SCRIPTS / "score_checkpoint.py", "--config", config, *options]
     return subprocess.run(command, capture_output=True, text=True).stdout
@@ -329,26 +332,8 @@ def test_a_sample_that_was_changed_is_not_scored(photographed_run, model_files):
 
 @pytest.fixture(scope="module")
 def clip_model(tmp_path_factory, model_files) -> Path:
-    """A CLIPModel of the real class, small, with random weights: what its cosines are can be computed again."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    folder = tmp_path_factory.mktemp("clip") / "small"
-    tokenizer = clip_tokenizer(model_files / CLIP_VOCABULARY)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    CLIPModel(
-        CLIPConfig(
-            text_config={**sizes, **marks, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id},
-            vision_config={**sizes, "image_size": 32, "patch_size": 8},
-            projection_dim=16,
-        )
-    ).save_pretrained(folder)
-    side = {"height": 32, "width": 32}
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=side).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """What its cosines are can be computed again."""
+    return small_clip(tmp_path_factory.mktemp("clip") / "small", model_files)
 
 
 def cosine(folder: Path, image: np.ndarray, words: str) -> float:

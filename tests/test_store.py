@@ -105,4 +105,19 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_was_saved(store, tmp_path):
         signal.signal(signal.SIGXFSZ, handler)
     assert store.load_state()["step"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["lock", "state.pt"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["lock", "owner", "state.pt"]
+
+
+def test_a_process_that_lost_its_lock_writes_nothing_more(store, tmp_path):
+    """Its lock is lost as a network file system may lose it: unnoticed, and another process gets one of its own."""
+    store.save_state({"step": 1})
+    (tmp_path / "store/lock").unlink()
+    other = RunStore(tmp_path / "store")
+    assert other.load_state()["step"] == 1
+    before = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    for save in (lambda: store.save_state({"step": 2}), lambda: store.save_epoch(1, b"lora", {})):
+        with pytest.raises(LikenessError, match=r"process \d+ on .* trains this very run, .* leaves it to that one"):
+            save()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == before
+    other.save_state({"step": 2})
+    assert other.load_state()["step"] == 2

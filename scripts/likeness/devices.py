@@ -2,11 +2,11 @@
 whether it can be used, has the attention that is wanted, and has memory enough. Memory is in bytes, GB are 10^9."""
 
 import contextlib
-import fcntl
 import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from likeness.errors import LikenessError
+from likeness.files import locked
 from likeness.provenance import SCRIPTS
 
 # Held for the life of the process: closing the file would give the device back.
@@ -50,7 +51,8 @@ def claim_gpu(say=print, count: int = 1) -> None:
         return
     if count > len(ids):
         raise LikenessError(f"train.gpus: {count}, and there are {len(ids)} here ({', '.join(ids)}); lower it")
-    folder = Path(tempfile.gettempdir()) / f"likeness-gpus-{os.getuid()}"
+    # With the machine's name, for a TMPDIR that several machines share: each has a GPU 0.
+    folder = Path(tempfile.gettempdir()) / f"likeness-gpus-{socket.gethostname()}-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waited = False
     while not (taken := _locked(folder, ids, count)):
@@ -67,9 +69,7 @@ def _locked(folder: Path, ids: list[str], count: int) -> list[str]:
     taken = {}
     for gpu in ids:
         file = open(folder / f"{gpu.replace('/', '_')}.lock", "w")  # noqa: SIM115 - stays open
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locked(file, wait=False):
             file.close()
             continue
         taken[gpu] = file

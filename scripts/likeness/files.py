@@ -1,12 +1,15 @@
-"""Files that are either whole or not there, folders that hold just what a manifest lists, and the item cache."""
+"""Files that are either whole or not there, their locks, folders that hold just what a manifest lists, and the item
+cache."""
 
 import csv
 import errno
+import fcntl
 import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -66,10 +69,40 @@ def publish_folder(folder: Path, items: Mapping[str, bytes | str | Path]) -> Non
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for this user alone: caches hold portraits."""
-    for path in (*reversed(folder.parents), folder):
-        if not path.exists():
-            path.mkdir(mode=0o700, exist_ok=True)
+    """Make a folder, and those above it that are missing, for this user alone: caches hold portraits.
+
+    A link on the way may lead to a folder that was deleted, as scratch space is now and then. Raises LikenessError if
+    the folder is another user's.
+    """
+    folder = folder.resolve()
+    try:
+        for path in (*reversed(folder.parents), folder):
+            if not path.exists():
+                path.mkdir(mode=0o700, exist_ok=True)
+    except PermissionError:
+        raise LikenessError(
+            f"{path} is closed to this user, because caches are private to who made them; run as that user, or in a "
+            "copy of the project without results"
+        ) from None
+
+
+def locked(file: IO, wait: bool) -> bool:
+    """Lock an open file for this process, until the file is closed. False, at once, if another process has it; with
+    `wait` it waits for that one.
+
+    Raises LikenessError if the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise LikenessError(
+            f"{file.name} cannot be locked ({error.strerror.lower()}), and without locks two jobs could do the same "
+            "work; mount the file system with them (Lustre: -o flock), or put a link to a folder on another one in the "
+            "place of this folder (docs/slurm.md, Shared storage)"
+        ) from None
+    return True
 
 
 class ItemCache:

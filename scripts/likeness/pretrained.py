@@ -1,9 +1,12 @@
 """Models of transformers that the user names: found here or on the hub, hashed, loaded, or refused with a reason."""
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from likeness.errors import LikenessError
+from likeness.files import write_atomic
 from likeness.hub import hub_folder
 from likeness.provenance import canonical, digest, file_sha256
 
@@ -31,6 +34,23 @@ def folder_digest(folder: Path) -> str:
     """One hash for every file of a model that is read."""
     files = sorted({path for pattern in HUB_FILES for path in folder.glob(pattern)})
     return digest(canonical({path.name: file_sha256(path) for path in files}))
+
+
+def write_manifest(path: Path, folder: Path) -> dict[str, str]:
+    """Write where a model is, relative to the manifest, and the hash of what is read from it; returns both."""
+    where = os.path.relpath(folder.resolve(), path.parent.resolve())
+    about = {"path": where, "digest": folder_digest(folder)}
+    write_atomic(path, canonical(about) + "\n")
+    return about
+
+
+def read_manifest(path: Path) -> tuple[Path, str]:
+    """The folder and the hash that `write_manifest` wrote. Raises LikenessError if the model has gone."""
+    about = json.loads(path.read_text())
+    folder = (path.parent / about["path"]).resolve()
+    if not folder.is_dir():
+        raise LikenessError(f"the model of {path} is no longer at {folder}; run: snakemake --force {path}")
+    return folder, about["digest"]
 
 
 def load_pretrained(setting: str, folder: Path, model_type: str, expected: str, model_class, *others) -> list:

@@ -1,6 +1,7 @@
 """The run store: everything a training has earned so far, in one folder that no workflow engine deletes.
 
     {key}/lock                        held by the process that trains; a second one waits
+    {key}/owner                       which process that is; one that lost its lock finds another name here, and stops
     {key}/state.pt                    the last saved state: LoRA, optimizer, scheduler, scaler, step, metrics
     {key}/state.previous.pt           the one before: a disk may damage a file long after it was written whole
     {key}/epoch-000003.safetensors    the finished epochs, each written once
@@ -12,7 +13,6 @@ finds the earlier epochs. State is written before the epoch's file, and the file
 between the two costs nothing.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -20,10 +20,11 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from likeness.errors import LikenessError
-from likeness.files import private_folder, write_atomic
+from likeness.files import locked, private_folder, write_atomic
 
 
 class RunStore:
@@ -34,20 +35,36 @@ class RunStore:
         self.folder, self._say = folder, say
         private_folder(folder)
         if lock:
-            self._wait_for_lock(say)
+            self._take()
 
-    def _wait_for_lock(self, say) -> None:
-        self._lock = open(self.folder / "lock", "a+")  # noqa: SIM115 - held for the life of the process
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            say(f"{self._lock.read().strip() or 'another process'} trains this very run; waiting for it to end")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._owner = f"process {os.getpid()} on {socket.gethostname()}"
-        self._lock.truncate(0)
-        self._lock.write(self._owner)
-        self._lock.flush()
+    def _take(self) -> None:
+        """Wait until no other process has the lock, and write down that this one does."""
+        # For writing: over NFS only such a file can be locked for one process alone.
+        self._lock = open(self.folder / "lock", "a")  # noqa: SIM115 - held for the life of the process
+        if not locked(self._lock, wait=False):
+            self._say(f"{self._read_owner() or 'another process'} trains this very run; waiting for it to end")
+            locked(self._lock, wait=True)
+        # The time, because containers give every process the same number.
+        self._owner = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now()}"
+        write_atomic(self.folder / "owner", self._owner)
+
+    def _read_owner(self) -> str:
+        """By opening the file anew, which makes NFS ask its server; "" if nobody has owned this store yet."""
+        owner = self.folder / "owner"
+        return owner.read_text() if owner.is_file() else ""
+
+    def _check_owner(self) -> None:
+        """Raises LikenessError if another process took the lock while this one thought it had it.
+
+        An NFS server forgets the locks of a client that it has not heard of for a minute or two, and with Lustre's
+        localflock they count on one machine only.
+        """
+        owner = self._read_owner()
+        if owner and owner != self._owner:
+            raise LikenessError(
+                f"{owner} trains this very run, because the lock in {self.folder} was lost; this process leaves it to "
+                "that one. If it happens again, the file system's locks do not hold: docs/slurm.md, Shared storage"
+            )
 
     def epoch_file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:06d}.safetensors"
@@ -60,7 +77,8 @@ class RunStore:
         return all(self.has_epoch(n) for n in epochs)
 
     def save_epoch(self, epoch: int, lora: bytes, measured: Mapping) -> None:
-        """Keep an epoch's LoRA and what was measured up to its end."""
+        """Keep an epoch's LoRA and what was measured up to its end. Raises LikenessError if the lock was lost."""
+        self._check_owner()
         write_atomic(self._metrics_file(epoch), json.dumps(measured))
         write_atomic(self.epoch_file(epoch), lora)
         history = self.folder / "history"
@@ -75,8 +93,10 @@ class RunStore:
         return self.epoch_file(epoch).with_suffix(".json")
 
     def save_state(self, state: dict) -> None:
+        """Keep a state. Raises LikenessError if the lock was lost."""
         import torch
 
+        self._check_owner()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()

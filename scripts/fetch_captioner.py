@@ -1,0 +1,15 @@
+"""Find the captioner (a folder or a hub id), hash it, and say where it is."""
+
+from likeness import captioners, cli, pretrained
+
+
+def main() -> None:
+    args = cli.arguments(__doc__, "roots*", "captioner")
+    backend, model = args.config.caption.backend, args.config.caption.model
+    folder = captioners.model_folder(backend, model, args.roots)
+    about = pretrained.write_manifest(args.captioner, folder)
+    cli.say(f"captioner {model or backend}: digest {about['digest'][:16]}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

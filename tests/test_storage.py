@@ -1,0 +1,153 @@
+"""A project on storage that nodes without network and a group of users share."""
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from hub import Hub
+from likeness.errors import LikenessError
+from likeness.files import locked, private_folder, read_table
+from project import ROOT, Project
+from small_pretrained import small_blip, small_clip
+
+GROUP, NOBODY = 12345, 65534  # a group that is not the user's own, a user who is not
+MODELS = ("results/models/models.json", "results/base.json", "results/captioner.json", "results/clip/portrait.json")
+SHOWN = ["plot_grid", "plot_sheets", "build_report", "build_index"]
+
+
+class OfflineProject(Project):
+    """Its Snakemake, and so every job, has no network, not even this machine's own, unless `network` says so."""
+
+    network = True
+
+    def snakemake(self) -> list:
+        return super().snakemake() if self.network else ["unshare", "--net", *super().snakemake()]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, model_files, small_base) -> OfflineProject:
+    """Finished, in a folder of a group, by a user whose files it may write: the models are fetched, the rest is made
+    without network. The caches are on a scratch space."""
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
+        pytest.skip("only root can run a program without network (unshare --net) and hand a folder to another group")
+    place = tmp_path_factory.mktemp("storage")
+    models = {
+        "somebody/base": small_base,
+        "somebody/captioner": small_blip(place / "blip"),
+        "somebody/clip": small_clip(place / "clip", model_files),
+    }
+    (place / "shared").mkdir()
+    os.chown(place / "shared", 0, GROUP)
+    (place / "shared").chmod(0o2775)
+    umask = os.umask(0o002)
+    try:
+        project = OfflineProject(place / "shared/project", model_files, small_base, photos=8)
+        (project.folder / "resources").mkdir()
+        shutil.copy(ROOT / "resources/identity_words.txt", project.folder / "resources")
+        (place / "scratch").mkdir()
+        (project.folder / "results/.cache").symlink_to(place / "scratch/likeness")
+        project.configure(
+            base_model="somebody/base",
+            caption={"backend": "blip", "model": "somebody/captioner"},
+            select={"clip": "somebody/clip"},
+        )
+        with Hub(models) as hub:
+            fetched = project.run(*MODELS, environment={**hub.environment, "HF_HOME": str(place / "hub")})
+        assert set(fetched.jobs) == {"fetch_models", "fetch_base", "fetch_captioner", "fetch_clip"}
+        assert {"unet/diffusion_pytorch_model.safetensors", "model.safetensors"} <= set(hub.asked)
+        project.network = False
+        project.run()
+        yield project
+    finally:
+        os.umask(umask)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_jobs_need_no_network(project):
+    scores = read_table(project.folder / "results/ava/portrait/scores.tsv")
+    assert scores["prompt_detail"].str.startswith("CLIP ").any()
+    assert set(read_table(project.folder / "results/ava/captions.tsv")["source"]) == {"blip"}
+    assert project.run().jobs == {}
+
+
+def test_a_job_does_not_ask_the_hub(project):
+    """With a network, and a hub that has the model, a model that has gone is an error all the same."""
+    project.network = True
+    fetched = project.folder.parent.parent / "hub/hub/models--somebody--clip"
+    shutil.move(fetched, fetched.with_name("away"))
+    try:
+        with Hub({"somebody/clip": project.folder.parent.parent / "clip"}) as hub:
+            outcome = project.run("--forcerun", "score_checkpoint", check=False, environment=hub.environment)
+        assert outcome.status != 0 and not hub.asked
+        assert "is no longer at" in outcome.text and "run: snakemake --force results/clip/portrait.json" in outcome.text
+    finally:
+        shutil.move(fetched.with_name("away"), fetched)
+        project.network = False
+    project.run()
+
+
+def test_another_clip_model_judges_anew_and_draws_nothing(project):
+    shutil.copytree(project.folder.parent.parent / "clip", project.folder / "own_clip")
+    project.configure(**{name: project.config[name] for name in ("base_model", "caption")}, select={"clip": "own_clip"})
+    outcome = project.run()
+    assert set(outcome.jobs) == {"fetch_clip", "score_checkpoint", "choose_checkpoint", *SHOWN}
+    assert outcome.computed["score_checkpoint"] == 0, "the same weights from another place"
+
+
+def test_the_group_sees_the_results_and_not_the_caches(project):
+    results = [p for p in project.folder.glob("results/ava/**/*") if not p.is_symlink()]
+    assert len(results) > 50
+    assert {p.stat().st_gid for p in results} == {GROUP}
+    assert {mode(p) & 0o060 for p in results} == {0o060}
+    scratch = project.folder / "results/.cache"
+    assert scratch.is_symlink()
+    folders = [scratch.resolve(), *(p for p in scratch.rglob("*") if p.is_dir())]
+    assert {"runs", "detect_faces", "crop_faces", "cache_latents"} <= {p.name for p in folders}
+    assert {mode(p) & 0o777 for p in folders} == {0o700}
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077], ids=oct)
+def test_a_cache_is_private_whatever_the_umask_and_the_groups_bit(tmp_path, umask):
+    tmp_path.chmod(0o2777)
+    before = os.umask(umask)
+    try:
+        private_folder(tmp_path / ".cache/runs/key")
+    finally:
+        os.umask(before)
+    assert {mode(tmp_path / name) & 0o777 for name in (".cache", ".cache/runs", ".cache/runs/key")} == {0o700}
+
+
+def test_a_cache_whose_scratch_space_was_emptied_is_made_again(tmp_path):
+    (tmp_path / ".cache").symlink_to(tmp_path / "scratch/likeness")
+    private_folder(tmp_path / ".cache/runs")
+    assert mode(tmp_path / "scratch/likeness/runs") == mode(tmp_path / "scratch/likeness") == 0o700
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user for a while")
+def test_another_users_cache_is_refused_in_a_sentence():
+    with tempfile.TemporaryDirectory() as results:  # not tmp_path, which lies in a private folder
+        Path(results).chmod(0o755)
+        private_folder(Path(results) / ".cache/runs")
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(LikenessError, match=r"\.cache/runs is closed to this user, .* run as that user, or in"):
+                private_folder(Path(results) / ".cache/runs/key")
+        finally:
+            os.seteuid(0)
+
+
+def test_a_file_that_cannot_be_locked_says_what_to_do(tmp_path):
+    """The kernel refuses a lock on a file that was opened as a mere name, as some file systems refuse every lock."""
+    (tmp_path / "lock").touch()
+    with open(tmp_path / "lock", "rb", buffering=0, opener=lambda path, _: os.open(path, os.O_PATH)) as file:
+        for wait in (False, True):
+            with pytest.raises(LikenessError, match=r"cannot be locked \(bad file descriptor\), .*; mount the file"):
+                locked(file, wait)
