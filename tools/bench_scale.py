@@ -11,8 +11,9 @@ what its rule declares, and leave; the imports behind them stay, for rules list 
              how often it asks for a file
     run      all jobs on this machine: seconds, seconds of CPU of the one Snakemake, .snakemake/metadata, and a dry run
              when all is done
-    cluster  the same on the cluster of tests/slurm, where one can be started, by profiles/slurm: how long it takes from
-             one submission to the next, how often the cluster was asked for the states of jobs and how long that took
+    cluster  three stages, two of them submitted, on the cluster of tests/slurm, where one can be started, by
+             profiles/slurm: time between submissions, how often it was asked for the states of jobs, and how long
+             its answer took
 
 With --beside, everything but the cluster is measured in turn with the code of another checkout. The last line is what a
 job of the largest run costs Snakemake over one of the smallest, in CPU: 1 where it is linear.
@@ -22,6 +23,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -156,6 +158,8 @@ def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
     print("\ncluster  subjects   jobs  submitted       s  s CPU  ms between submissions  asked  ms per answer")
     (folder / "cluster").mkdir()
     cluster = Cluster(folder / "cluster")
+    # Else it would be left behind by whoever terminates this program, its jobs running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cluster.start()
         output("sacctmgr", "--immediate", "add", "account", ACCOUNT)
@@ -164,7 +168,7 @@ def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
             project = made_project(folder / f"cluster {subjects}", ROOT, subjects)
             write_profile(project / "profiles/slurm")
             # --verbose, because only so the plugin sums up its questions.
-            done = snakemake(project, "--workflow-profile", "profiles/slurm", "--verbose")
+            done = snakemake(project, "--workflow-profile", "profiles/slurm", "--verbose", "--until", "crop_faces")
             submitted = [second for second, line in done.said if "has been submitted with SLURM jobid" in line]
             gaps = [after - before for before, after in zip(submitted, submitted[1:], strict=False)]
             asked, average = re.search(

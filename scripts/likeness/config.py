@@ -282,7 +282,7 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     """The configuration with every default filled in and `runs` fully written out.
 
     `roots` are the folders that relative paths are looked for in, in order. `within_job` is for a Snakemake that runs
-    one job of another: that one has looked into all folders of photos, and for each of its jobs it would be again all.
+    one job of another: that one has looked into all folders of photos, and each of its jobs would do so again.
     Raises LikenessError with one line per mistake.
     """
     problems, config = _validated(Config, raw, ())
@@ -358,8 +358,8 @@ def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -
 
 
 def checked_photos(photos: str, folder: Path) -> list[Path]:
-    """Every photo in `folder`, which is `photos` in config.yaml. Raises LikenessError if there is none, or one by a name
-    that cannot be: Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text.
+    """Every photo in `folder`, which is `photos` in config.yaml. Raises LikenessError if there is none, or a name that
+    cannot be: Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text.
     """
     named = _named_like_photos(folder)
     for path in named:

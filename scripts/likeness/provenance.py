@@ -48,7 +48,7 @@ def _module_files(module: str) -> Iterable[Path]:
 
 @cache
 def _imported_files(path: Path) -> tuple[Path, ...]:
-    """The files under scripts/ that a module's import statements run: read once, for all the scripts behind which it is."""
+    """The files under scripts/ that a module's imports run; read once, however many scripts import it."""
     return tuple(file for module in _imported_modules(path) for file in _module_files(module))
 
 
