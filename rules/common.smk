@@ -50,7 +50,7 @@ GPUS = workflow.global_resources["gpu"].value if CORES else 1
 CORES_PER_GPU = max(1, ALL_CORES // max(1, GPUS))
 
 try:
-    config = checked_config(config, ROOTS)
+    config = checked_config(config, ROOTS, within_job=not workflow.is_main_process)
 except LikenessError as mistakes:
     raise WorkflowError(str(mistakes)) from None
 

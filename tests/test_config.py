@@ -125,6 +125,15 @@ def test_every_mistake_is_named_at_once(roots):
     assert len(str(error.value).splitlines()) == 4
 
 
+def test_within_a_job_nobodys_photos_are_listed(roots):
+    """The Snakemake that started the job has listed all; each of its jobs would list those of every subject."""
+    config = mistaken(["subjects", "ava", "reference"], ["gone.jpg"])
+    with pytest.raises(LikenessError, match="no photo 'gone.jpg'"):
+        checked_config(config, roots)
+    job = checked_config(config, roots, within_job=True)
+    assert job["subjects"]["ava"]["photos"] == str(roots[0] / "photos")
+
+
 def test_a_run_overrides_what_it_names_and_nothing_else(roots):
     config = copy.deepcopy(CONFIG) | {"runs": {"plain": {}, "wide": {"train": {"rank": 32}}}}
     runs = checked_config(config, roots)["runs"]

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from likeness import files
-from likeness.config import not_files, photo_files, photo_folder
+from likeness.config import checked_photos, not_files, photo_files
 from likeness.errors import LikenessError
 from likeness.images import ORIENTATION
 from project import Project
@@ -333,7 +333,7 @@ def test_a_name_that_snakemake_cannot_take_is_a_mistake_in_the_configuration(tmp
         path = Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name))
         path.write_bytes(encoded(picture(), "JPEG"))
         with pytest.raises(LikenessError, match=words):
-            photo_folder("photos", [tmp_path])
+            checked_photos("photos", tmp_path / "photos")
         path.unlink()
 
 

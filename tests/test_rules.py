@@ -77,6 +77,22 @@ def test_a_template_beside_its_module_counts_as_code():
     assert SCRIPTS / "likeness/report/template.html.j2" in local_sources(SCRIPTS / "build_report.py")
 
 
+def test_a_module_is_read_once_for_all_programs_behind_which_it_is():
+    """Every Snakemake reads them, and a cluster starts two for each job."""
+    read_in_all = """
+import pathlib, sys
+from likeness.provenance import SCRIPTS, local_sources
+sys.addaudithook(lambda event, of: event == "open" and str(of[0]).startswith(str(SCRIPTS)) and print(of[0]))
+for program in SCRIPTS.glob("*.py"):
+    local_sources(program)
+"""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", read_in_all], cwd=SCRIPTS, check=True, capture_output=True, text=True
+    )
+    files = [file for file in done.stdout.splitlines() if file.endswith(".py")]
+    assert str(SCRIPTS / "likeness/cli.py") in files and len(files) == len(set(files))
+
+
 def test_only_the_workflow_reads_the_configuration_module():
     """Else a new key would be new code to every script, and everything would run again."""
     for program in PROGRAMS:
@@ -97,8 +113,10 @@ def planned(project: Project) -> dict[str, int]:
 def test_epochs_that_follow_from_the_photos_are_planned_when_these_are_known(tmp_path, model_files, small_base):
     project = Project(tmp_path / "project", model_files, small_base)
     assert planned(project)["sample_checkpoint"] == 3, "the base model and 2 epochs, before anything has run"
+    assert "checkpoint jobs" not in project.run("-n").text, "after each one, all jobs are planned again"
     project.configure(train={"epochs": None, "repeats": 2, "max_train_steps": 14, "save_every_n_epochs": 2})
     assert "sample_checkpoint" not in planned(project)
+    assert "checkpoint jobs" in project.run("-n").text
     assert project.run("results/ava/dataset.json").jobs["build_dataset"] == 1
     # 5 photos shown twice, 2 at a time, are 5 steps per epoch: 3 epochs, of which the second and the last are saved.
     assert planned(project)["sample_checkpoint"] == 3

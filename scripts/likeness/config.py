@@ -278,16 +278,17 @@ class Config(Section):
     select: Select = Select()
 
 
-def checked_config(raw: dict, roots: Iterable[Path]) -> dict:
+def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -> dict:
     """The configuration with every default filled in and `runs` fully written out.
 
-    `roots` are the folders that relative paths are looked for in, in order. Raises LikenessError with one line per
-    mistake.
+    `roots` are the folders that relative paths are looked for in, in order. `within_job` is for a Snakemake that runs
+    one job of another: that one has looked into all folders of photos, and each of its jobs would do so again.
+    Raises LikenessError with one line per mistake.
     """
     problems, config = _validated(Config, raw, ())
     if config:
         runs, more = _runs(config, roots)
-        subjects, others = _subjects(config, roots)
+        subjects, others = _subjects(config, roots, within_job)
         problems += more + others
         if (weights := config.upscale.weights) and not _is_file(weights, roots):
             problems.append(
@@ -314,14 +315,16 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
     return runs, problems
 
 
-def _subjects(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
+def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict, list[str]]:
     """Every subject with its folder as it was found, and what is wrong with them."""
     subjects, problems = {}, []
     for name, subject in config.subjects.items():
         try:
             folder = photo_folder(subject.photos, roots)
             subjects[name] = subject.model_dump() | {"photos": str(folder)}
-            names = {path.name for path in photo_files(folder)}
+            if within_job:
+                continue
+            names = {path.name for path in checked_photos(subject.photos, folder)}
             problems += [
                 f"subjects.{name}.reference: no photo {photo!r} in {subject.photos}; expected names of files in it"
                 for photo in subject.reference
@@ -331,7 +334,8 @@ def _subjects(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
             problems.append(f"subjects.{name}.photos: {error}")
         try:
             if subject.regularisation is not None:
-                photo_folder(subject.regularisation, roots, "other people of the class")
+                folder = photo_folder(subject.regularisation, roots, "other people of the class")
+                checked_photos(subject.regularisation, folder)
         except LikenessError as error:
             problems.append(f"subjects.{name}.regularisation: {error}")
     return subjects, problems
@@ -346,28 +350,29 @@ def _filled_in(section: Section) -> dict:
 
 
 def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -> Path:
-    """A folder of photos, of `whom` for a sentence. Raises LikenessError if it is not there or holds no photo."""
+    """A folder of photos, of `whom` for a sentence. Raises LikenessError if it is not there."""
     for root in roots:
-        folder = root / photos
-        if folder.is_dir():
-            _refuse_names(folder)
-            if not photo_files(folder):
-                raise LikenessError(
-                    f"no photo in {photos!r}; expected files ending in {' '.join(sorted(PHOTO_SUFFIXES))}"
-                )
-            return folder
+        if (root / photos).is_dir():
+            return root / photos
     raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
 
 
-def _refuse_names(folder: Path) -> None:
-    """Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text."""
-    for path in _named_like_photos(folder):
+def checked_photos(photos: str, folder: Path) -> list[Path]:
+    """Every photo in `folder`, which is `photos` in config.yaml. Raises LikenessError if there is none, or a name that
+    cannot be: Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text.
+    """
+    named = _named_like_photos(folder)
+    for path in named:
         if set("{}") & set(str(path)):
             raise LikenessError(f"the path {str(path)!r} has a brace, which Snakemake cannot take; rename it")
         try:
             str(path).encode()
         except UnicodeEncodeError:
             raise LikenessError(f"the path {str(path)!r} is not UTF-8; rename it") from None
+    found = [path for path in named if _can_be_read(path)]
+    if not found:
+        raise LikenessError(f"no photo in {photos!r}; expected files ending in {' '.join(sorted(PHOTO_SUFFIXES))}")
+    return found
 
 
 def photo_files(folder: Path) -> list[Path]:

@@ -46,6 +46,12 @@ def _module_files(module: str) -> Iterable[Path]:
                 yield candidate
 
 
+@cache
+def _imported_files(path: Path) -> tuple[Path, ...]:
+    """The files under scripts/ that a module's imports run; read once, however many scripts import it."""
+    return tuple(file for module in _imported_modules(path) for file in _module_files(module))
+
+
 def _imported_modules(path: Path) -> Iterable[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -74,7 +80,7 @@ def local_sources(script: Path) -> tuple[Path, ...]:
         if path.name == "__init__.py" and path.parent != SCRIPTS / "likeness":
             seen.update(p for p in path.parent.iterdir() if p.is_file() and p.suffix != ".py")
         if path.suffix == ".py":
-            todo += [f for module in _imported_modules(path) for f in _module_files(module)]
+            todo += _imported_files(path)
     return (script.resolve(), *sorted(seen - {script.resolve()}))
 
 

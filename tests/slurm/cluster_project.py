@@ -1,6 +1,7 @@
 """A project whose jobs run on the cluster of these tests."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,17 @@ MODEL = "toy"
 LAUNCHER = Path(__file__).with_name("snakemake_soon.py")
 
 
+def write_profile(folder: Path, without_gpu: Iterable[str] = ()) -> None:
+    """Change profiles/slurm in a project for this cluster; the rules `without_gpu` ask for none."""
+    profile, partitions = (yaml.safe_load((folder / name).read_text()) for name in ("profile.yaml", "partitions.yaml"))
+    profile["default-resources"]["slurm_account"] = ACCOUNT
+    for rule, resources in profile["set-resources"].items():
+        profile["set-resources"][rule] = resources | ({"gpu": 0} if rule in without_gpu else {"gpu_model": MODEL})
+    partitions["partitions"] = {PARTITIONS[name]: limits for name, limits in partitions["partitions"].items()}
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
+    (folder / "partitions.yaml").write_text(yaml.safe_dump(partitions))
+
+
 class ClusterProject(Project):
     """Its Snakemake submits by profiles/slurm, in which a user has written what is theirs. Simulated GPUs compute
     nothing: the trainer is told to use the CPU of the node that it is sent to, what else needs a GPU asks for none.
@@ -24,16 +36,7 @@ class ClusterProject(Project):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        folder = self.folder / "profiles/slurm"
-        profile, partitions = (
-            yaml.safe_load((folder / name).read_text()) for name in ("profile.yaml", "partitions.yaml")
-        )
-        profile["default-resources"]["slurm_account"] = ACCOUNT
-        for rule in self.in_one_thread:
-            profile["set-resources"][rule] |= {"gpu_model": MODEL} if rule == "train_lora" else {"gpu": 0}
-        partitions["partitions"] = {PARTITIONS[name]: limits for name, limits in partitions["partitions"].items()}
-        (folder / "profile.yaml").write_text(yaml.safe_dump(profile))
-        (folder / "partitions.yaml").write_text(yaml.safe_dump(partitions))
+        write_profile(self.folder / "profiles/slurm", without_gpu=set(self.in_one_thread) - {"train_lora"})
 
     def configure(self, **changes) -> None:
         super().configure(**(changes | {"train": changes.get("train", {}) | {"device": "cpu"}}))

@@ -1,0 +1,219 @@
+"""Measure what many subjects cost Snakemake: planning, running, its records on disk, and a cluster's jobs.
+
+    python tools/bench_scale.py [--subjects 30 100 300] [--run 10 30 100] [--cluster 3 10] [--beside FOLDER]
+
+A project has so many subjects, two runs each, the Snakefile, rules, profile and settings of the demonstration, and the
+photos of its two people in turn. Nothing is computed: each program of the project's copy begins with lines that write
+what its rule declares, and leave; the imports behind them stay, for rules list them as inputs. Measured is Snakemake:
+
+    plan     a dry run with nothing done: jobs, seconds, seconds of CPU, peak memory; of it the parsing (--list-rules)
+    job      one of the two Snakemakes that a cluster starts for every job, here for a train_lora: seconds of CPU, and
+             how often it asks for a file
+    run      all jobs on this machine: seconds, seconds of CPU of the one Snakemake, .snakemake/metadata, and a dry run
+             when all is done
+    cluster  three stages, two of them submitted, on the cluster of tests/slurm, where one can be started, by
+             profiles/slurm: time between submissions, how often it was asked for the states of jobs, and how long
+             its answer took
+
+With --beside, everything but the cluster is measured in turn with the code of another checkout. The last line is what a
+job of the largest run costs Snakemake over one of the smallest, in CPU: 1 where it is linear.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from bench_faces import hardware
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/slurm")]
+
+from cluster import Cluster, output, why_not  # noqa: E402
+from cluster_project import ACCOUNT, write_profile  # noqa: E402
+
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+RUNS = {"portrait": {}, "prodigy": {"train": {"optimizer": "Prodigy", "learning_rate": 1}}}
+# Jobs that only start Python and write a file: as many at once as keep two cores busy.
+AT_ONCE = ["--cores", "8", "--resources", "gpu=8"]
+STAND_IN = """\
+import pathlib
+import sys
+
+for option, path in zip(sys.argv, map(pathlib.Path, sys.argv[1:])):
+    if option in {outputs}:
+        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+        if path.suffix:
+            path.write_text("{{}}")
+sys.exit()
+"""
+# As the executor for clusters calls it within a job (RealExecutor.format_job_exec), but for what is about waiting.
+IN_JOB = [
+    *("--target-jobs", "train_lora:subject=s000,run=portrait", "--allowed-rules", "train_lora", "--cores", "all"),
+    *("--force", "--target-files-omit-workdir-adjustment", "--nolock", "--ignore-incomplete", "--mode", "remote"),
+    *("--executor", "local"),
+]
+
+
+class Call(NamedTuple):
+    """What a call of Snakemake took: seconds, seconds of CPU without its jobs', peak memory in MB; and what it said."""
+
+    seconds: float
+    cpu: float
+    memory: float
+    said: list[tuple[float, str]]
+    """Lines, each with the second it came at."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", type=int, nargs="+", default=[30, 100, 300])
+    parser.add_argument("--run", type=int, nargs="+", default=[10, 30, 100])
+    parser.add_argument("--cluster", type=int, nargs="*", default=[3, 10])
+    parser.add_argument("--beside", type=Path)
+    args = parser.parse_args()
+    codes = {"beside": args.beside.resolve(), "here": ROOT} if args.beside else {"here": ROOT}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        print(f"{hardware()}; two runs of each subject; s CPU is of Snakemake alone\n", flush=True)
+        print("plan     code    subjects   jobs  parse s CPU      s  s CPU    MB  job s CPU  job files")
+        for subjects in args.subjects:
+            for name, code in codes.items():
+                print_plan(name, made_project(folder / f"plan {name} {subjects}", code, subjects), subjects)
+        print("\nrun      code    subjects   jobs       s  s CPU  ms CPU per job  metadata MB   files  done: s CPU")
+        costs = {}
+        for subjects in args.run:
+            for name, code in codes.items():
+                project = made_project(folder / f"run {name} {subjects}", code, subjects)
+                costs[subjects] = print_run(name, project, subjects)
+        if args.cluster and not (reason := why_not()):
+            print_cluster(folder, args.cluster)
+        elif args.cluster:
+            print(f"\nno cluster: {reason}")
+    print(f"\ncpu_per_job_{max(costs)}_over_{min(costs)}: {costs[max(costs)] / costs[min(costs)]:.2f}")
+
+
+def made_project(folder: Path, code: Path, subjects: int) -> Path:
+    """A project of so many subjects whose programs compute nothing, on a checkout's code."""
+    for name in ("rules", "scripts", "envs", "profiles"):
+        shutil.copytree(code / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(code / "Snakefile", folder)
+    (folder / "resources").symlink_to(ROOT / "resources")
+    (folder / "photos").mkdir()
+    names = [f"s{number:03d}" for number in range(subjects)]
+    for number, name in enumerate(names):
+        (folder / "photos" / name).symlink_to(ROOT / "resources/people" / ("ava", "otto")[number % 2])
+    about = {"trigger": "ohwx", "class_noun": "person", "consent": "synthetic"}
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config |= {"subjects": {name: {"photos": f"photos/{name}"} | about for name in names}, "runs": RUNS}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rules = "".join(file.read_text() for file in sorted((folder / "rules").glob("*.smk")))
+    for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n|\n)+)", rules, re.M):
+        outputs = re.findall(r"(--[\w-]+) \{output[.\w]*:q\}", body)
+        program = folder / f"scripts/{rule}.py"
+        program.write_text(STAND_IN.format(outputs=outputs) + program.read_text())
+    return folder
+
+
+def print_plan(name: str, project: Path, subjects: int) -> None:
+    parsed, planned = snakemake(project, "--list-rules"), snakemake(project, "--dry-run", "--cores", "2")
+    results = project / "results/s000"
+    results.mkdir(parents=True)
+    for file in (results / "dataset.json", results / "latents.safetensors", results.parent / "base.json"):
+        file.touch()
+    job, files = snakemake(project, *IN_JOB), files_asked_for(project, *IN_JOB)
+    jobs = next(int(line.split()[1]) for _, line in planned.said if re.match(r"total +\d", line))
+    print(
+        f"         {name:6} {subjects:9} {jobs:6} {parsed.cpu:12.1f} {planned.seconds:6.0f} {planned.cpu:6.1f} "
+        f"{planned.memory:5.0f} {job.cpu:10.2f} {files:10}",
+        flush=True,
+    )
+
+
+def print_run(name: str, project: Path, subjects: int) -> float:
+    """Prints the row; returns the seconds of CPU per job."""
+    done = snakemake(project, *AT_ONCE)
+    records = list((project / ".snakemake/metadata").iterdir())
+    again = snakemake(project, "--dry-run", "--cores", "2")
+    jobs = finished(done)
+    print(
+        f"         {name:6} {subjects:9} {jobs:6} {done.seconds:7.0f} {done.cpu:6.1f} {1000 * done.cpu / jobs:15.1f} "
+        f"{sum(record.stat().st_size for record in records) / 1e6:12.1f} {len(records):7} {again.cpu:12.1f}",
+        flush=True,
+    )
+    return done.cpu / jobs
+
+
+def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
+    print("\ncluster  subjects   jobs  submitted       s  s CPU  ms between submissions  asked  ms per answer")
+    (folder / "cluster").mkdir()
+    cluster = Cluster(folder / "cluster")
+    # Else it would be left behind by whoever terminates this program, its jobs running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cluster.start()
+        output("sacctmgr", "--immediate", "add", "account", ACCOUNT)
+        output("sacctmgr", "--immediate", "add", "user", "root", f"account={ACCOUNT}")
+        for subjects in sizes:
+            project = made_project(folder / f"cluster {subjects}", ROOT, subjects)
+            write_profile(project / "profiles/slurm")
+            # --verbose, because only so the plugin sums up its questions.
+            done = snakemake(project, "--workflow-profile", "profiles/slurm", "--verbose", "--until", "crop_faces")
+            submitted = [second for second, line in done.said if "has been submitted with SLURM jobid" in line]
+            gaps = [after - before for before, after in zip(submitted, submitted[1:], strict=False)]
+            asked, average = re.search(
+                r"timing summary at shutdown: calls=(\d+), .*?avg=([\d.]+)s", "\n".join(line for _, line in done.said)
+            ).groups()
+            print(
+                f"         {subjects:8} {finished(done):6} {len(submitted):10} {done.seconds:7.0f} {done.cpu:6.1f} "
+                f"{1000 * statistics.median(gaps):23.0f} {asked:>6} {1000 * float(average):14.0f}",
+                flush=True,
+            )
+    finally:
+        cluster.stop()
+
+
+def snakemake(project: Path, *arguments: str) -> Call:
+    """A call to its end. Ends the program with what Snakemake said if it fails."""
+    started, said = time.monotonic(), []
+    process = subprocess.Popen(
+        [SNAKEMAKE, *arguments], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    for line in process.stdout:
+        said.append((time.monotonic() - started, line.rstrip()))
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    # Its own CPU (proc(5): utime and stime), without that of its jobs; the kernel knows it until it is waited for.
+    ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("\n".join(line for _, line in said))
+    cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return Call(time.monotonic() - started, cpu, usage.ru_maxrss / 1024, said)
+
+
+def files_asked_for(project: Path, *arguments: str) -> str:
+    """How many system calls with a file's name a call of Snakemake makes; empty without strace."""
+    if not shutil.which("strace"):
+        return ""
+    command = ["strace", "-qc", "-e", "trace=%file", "-o", "calls", SNAKEMAKE, *arguments]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    return re.search(r"(\d+) +\d* *total", (project / "calls").read_text())[1]
+
+
+def finished(call: Call) -> int:
+    """How many jobs a call of Snakemake ran."""
+    return sum(line.startswith("Finished jobid") for _, line in call.said)
+
+
+if __name__ == "__main__":
+    main()
