@@ -9,6 +9,7 @@
 # make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
 # make bench-report  how fast the report of 3,200 pictures is in a browser (docs/report.md)
+# make bench-scale   what many subjects cost Snakemake, on this machine and on the tests' cluster (docs/scale.md)
 # Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
 
 # Of the Pythons that are new enough and can make environments, the one that the pinned versions were run on first.
@@ -20,7 +21,7 @@ WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
 .PHONY: env demo test test-slurm check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
-	bench-report
+	bench-report bench-scale
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -78,6 +79,10 @@ bench-choice: env
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser
 	.venv/bin/python tools/bench_report.py
+
+bench-scale: env
+	tools/system_libraries.sh slurm
+	.venv/bin/python tools/bench_scale.py
 
 # Kept by pins: a changed list installs again, over what is there.
 .venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt

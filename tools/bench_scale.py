@@ -16,7 +16,7 @@ what its rule declares, and leave; the imports behind them stay, for rules list 
              its answer took
 
 With --beside, everything but the cluster is measured in turn with the code of another checkout. The last line is what a
-job of the largest run costs Snakemake over one of the smallest, in CPU: 1 where it is linear.
+job of the largest run costs Snakemake over one of the smallest, in CPU, its start among it.
 """
 
 import argparse
