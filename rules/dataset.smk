@@ -115,9 +115,8 @@ rule caption_faces:
         " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 
-# A checkpoint, because where a run gives repeats and max_train_steps, its number of epochs follows from the photos. After
-# each one Snakemake goes over all jobs of all subjects again, and each job of a cluster plans all that led to it: where
-# the epochs are known, it is a rule like any other (docs/scale.md).
+# A checkpoint: where a run gives repeats and max_train_steps, its number of epochs follows from the photos. And where the
+# data set comes out as it was, Snakemake sees before it starts a training that there is nothing to train.
 checkpoint build_dataset:
     input:
         code=code("build_dataset.py"),
@@ -151,8 +150,3 @@ checkpoint build_dataset:
         " --photos {input.photos:q} --captions {input.captions:q} --regularisation {input.regularisation:q}"
         " --texts {input.texts:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
         " --folder {output.folder:q} --reg-folder {output.reg_folder:q}"
-
-
-rules.build_dataset.rule.is_checkpoint = None in [
-    run["train"]["epochs"] for run in config["runs"].values()
-]

@@ -113,10 +113,8 @@ def planned(project: Project) -> dict[str, int]:
 def test_epochs_that_follow_from_the_photos_are_planned_when_these_are_known(tmp_path, model_files, small_base):
     project = Project(tmp_path / "project", model_files, small_base)
     assert planned(project)["sample_checkpoint"] == 3, "the base model and 2 epochs, before anything has run"
-    assert "checkpoint jobs" not in project.run("-n").text, "after each one, all jobs are planned again"
     project.configure(train={"epochs": None, "repeats": 2, "max_train_steps": 14, "save_every_n_epochs": 2})
     assert "sample_checkpoint" not in planned(project)
-    assert "checkpoint jobs" in project.run("-n").text
     assert project.run("results/ava/dataset.json").jobs["build_dataset"] == 1
     # 5 photos shown twice, 2 at a time, are 5 steps per epoch: 3 epochs, of which the second and the last are saved.
     assert planned(project)["sample_checkpoint"] == 3
