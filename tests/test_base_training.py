@@ -39,7 +39,7 @@ def faces(root, ava, model_files, tmp_path_factory) -> Path:
     with open(folder / "names.tsv", "w", newline="") as file:
         table = csv.writer(file, delimiter="\t")
         table.writerows([["face", "noun", "age"], *([f"{i:06d}", "woman", "old" if i == 1 else ""] for i in range(4))])
-    run("describe_faces.py", folder, model_files)
+    run("choose_faces.py", folder, model_files)
     return folder
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 # Seed 1 draws the people of the demonstration and of the calibration, 7 the strangers of the identity floor.
 SEED = 2026
-SIDE = 256  # px: twice the base model's, so that glasses can be measured
+SIDE = 256  # px: twice the base model's, so that a part of a picture is as sharp as that wants it
 TRUNCATION = 0.8  # of the way from the mean face: variety against broken faces; the demonstration's people have 0.7
 QUALITY = 95
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Make resources/base, the demonstration's base model, from nothing: draw faces, name and measure them, train.
+# Make resources/base, the demonstration's base model, from nothing: draw faces, name and choose them, train.
 #
 #     tools/base/make_base.sh FOLDER [FACES] [VAE_STEPS] [UNET_STEPS]
 #
@@ -23,7 +23,7 @@ fi
 "$work/generator/bin/python" "$here/name_faces.py" "$work/faces"
 
 "$python" "$here/../../scripts/fetch_models.py" --models "$work/models" --manifest "$work/models/models.json"
-"$python" "$here/describe_faces.py" "$work/faces" "$work/models"
+"$python" "$here/choose_faces.py" "$work/faces" "$work/models"
 "$python" "$here/train_vae.py" "$work/faces" "$work/vae" --steps "$vae_steps"
 "$python" "$here/train_unet.py" "$work/faces" "$work/vae" "$work/models" "$here/../../resources/base" \
     --steps "$unet_steps"

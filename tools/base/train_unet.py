@@ -1,8 +1,8 @@
-"""Train the base model's U-Net and text encoder on the described faces, and write the whole model as diffusers does.
+"""Train the base model's U-Net and text encoder on the chosen faces, and write the whole model as diffusers does.
 
     python tools/base/train_unet.py FACES VAE MODELS OUTPUT --steps 20000 [--first MODEL]
 
-FACES is what describe_faces.py wrote, VAE what train_vae.py wrote. unet.pt beside VAE lets a stopped run go on;
+FACES is what choose_faces.py wrote, VAE what train_vae.py wrote. unet.pt beside VAE lets a stopped run go on;
 --first begins with a model's weights, as where the state is lost.
 
 Captions say what the workflow's own detector measures in a picture once it has been through the autoencoder: of the

@@ -1,6 +1,6 @@
-"""Measure the drawn faces, for the base model's captions; leave out who is like the people of the demonstration.
+"""Choose the drawn faces that the base model learns: who is like the people of the demonstration is left out.
 
-    python tools/base/describe_faces.py FACES MODELS [--threads 2]
+    python tools/base/choose_faces.py FACES MODELS [--threads 2]
 
 FACES is what draw_faces.py and name_faces.py wrote, MODELS what scripts/fetch_models.py fetched. Writes
 FACES/faces.tsv: one row per picture with exactly one face that is like nobody in resources/people.
@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from likeness import cli, files, images  # noqa: E402
 from likeness.faces import Detector  # noqa: E402
-from likeness.identity import Recogniser, encode_embedding, similarity  # noqa: E402
+from likeness.identity import Recogniser, similarity  # noqa: E402
 
-COLUMNS = ["face", "noun", "age", "yaw", "pitch", "face_height", "attributes", "nearest", "embedding"]
+COLUMNS = ["face", "noun", "age", "nearest"]
 # What tools/calibrate_identity.py found for single pictures of such people. The least that one of ava's own photos has
 # to her mean is 0.63, and the most that one of the twelve strangers has is 0.42.
 SAME_PERSON = 0.45
@@ -53,15 +53,13 @@ def main() -> None:
     names = files.read_table(args.faces / "names.tsv").to_dict("records")
     names = [name for name in names if (args.faces / f"{name['face']}.jpg").exists()]
 
-    def described(name: dict) -> dict | None:
+    def compared(name: dict) -> dict | None:
         rows, embedding = measured(cv2.imread(str(args.faces / f"{name['face']}.jpg"))[:, :, ::-1])
         if len(rows) != 1:
             return None
-        nearest = max(similarity(embedding, other) for other in people)
-        row = {key: rows[0][key] for key in ("yaw", "pitch", "face_height", "attributes")}
-        return name | row | {"nearest": round(nearest, 3), "embedding": encode_embedding(embedding)}
+        return name | {"nearest": round(max(similarity(embedding, other) for other in people), 3)}
 
-    found = [row for _, row in cli.mapped(described, names, args.threads, desc="faces", unit="face") if row]
+    found = [row for _, row in cli.mapped(compared, names, args.threads, desc="faces", unit="face") if row]
     kept = [row for row in found if row["nearest"] < SAME_PERSON]
     files.write_table(args.faces / "faces.tsv", kept, COLUMNS)
     nearest = max(row["nearest"] for row in kept)
