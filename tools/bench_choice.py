@@ -34,7 +34,7 @@ SEEN, UNSEEN = [1, 2], list(range(101, 109))
 SEEDS = {f"seed{n}": {"train": {"seed": n}} for n in range(5)}
 RUNS = SEEDS | {
     "rank4": {"train": {"rank": 4, "alpha": 4}},
-    "fast": {"train": {"learning_rate": 4e-3}},  # twice the demonstration's: an early checkpoint may be right
+    "fast": {"train": {"learning_rate": 4e-3}},  # four times the demonstration's: an early checkpoint may be right
 }
 JUDGED = [("ava", run) for run in SEEDS] + [("otto", "rank4"), ("otto", "fast")]
 
