@@ -44,12 +44,24 @@ def trainers_and_threads(project: Project, gpus: str, *arguments: str) -> tuple[
     )  # fmt: skip
     most, threads = 0, set()
     while snakemake.poll() is None:
-        trainers = [p for p in psutil.process_iter(["cmdline", "environ"]) if is_trainer(p, project.folder)]
+        found = psutil.process_iter(["cmdline", "environ", "ppid"])
+        trainers = without_forks([process for process in found if is_trainer(process, project.folder)])
         most = max(most, len(trainers))
         threads |= {trainer.info["environ"]["OMP_NUM_THREADS"] for trainer in trainers if trainer.info["environ"]}
         time.sleep(0.05)
     assert project.outcome(snakemake.returncode).status == 0, project.output.read_text() + project.logs()
     return most, threads
+
+
+def without_forks(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Without those that are about to become another program: until then they look like who started them, while the
+    further process of a training has a rank of its own."""
+
+    def rank(process: psutil.Process) -> str | None:
+        return (process.info["environ"] or {}).get("RANK")
+
+    theirs = {(process.pid, rank(process)) for process in processes}
+    return [process for process in processes if (process.info["ppid"], rank(process)) not in theirs]
 
 
 def devices(project: Project) -> list[str]:

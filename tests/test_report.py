@@ -346,7 +346,7 @@ def test_a_link_brings_the_whole_view_back(browser, page):
     assert element(browser, "#flip").get_attribute("value") == "base"
     assert element(browser, "#viewer").is_displayed()
     element(browser, "#viewer [data-step=close]").click()
-    assert "view=" not in browser.current_url
+    wait(browser, lambda: "view=" not in browser.current_url)  # a dialog tells of its end a moment later
     assert element(browser, "#permalink").get_attribute("href") == browser.current_url
 
 
