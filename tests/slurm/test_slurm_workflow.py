@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
-from cluster import Job, jobs
+from cluster import Job, jobs, output
 from cluster_project import ACCOUNT, MODEL, ClusterProject
 from project import ROOT
+from training_in_project import TRAINED, log
+from waiting import wait_for
 
 ON_CPUS = {"detect_faces", "crop_faces", "caption_faces", "score_checkpoint"}
 # They need a GPU on other clusters (see test_the_check_...); here they are told to do without.
@@ -86,3 +88,20 @@ def test_the_check_of_the_profile_as_it_is_shipped():
     rows = [line.split() for line in check.stdout.split("\n\n")[0].splitlines()[1:]]
     partitions = {partition: {row[0] for row in rows if row[2] == partition} for partition in ("cpu", "gpu")}
     assert partitions == {"cpu": ON_CPUS, "gpu": {*MADE_TO_DO_WITHOUT, "train_lora"}}
+
+
+def test_a_training_on_two_gpus_has_them_on_one_node(project):
+    """Where each node has one to spare, it waits for one that has two."""
+    spare_one = ("--partition=accel", "--gpus=1", "--mem=1000", "--output=/dev/null", "--wrap=sleep 600")
+    others = [output("sbatch", "--parsable", f"--nodelist={node}", *spare_one) for node in ("g1", "g2")]
+    try:
+        project.configure(train={"gpus": 2, "seed": 1})
+        head = project.start(TRAINED)
+        wait_for("its job", lambda: "Resources" in output("squeue", "--noheader", "--states=PENDING", "--format=%r"))
+        output("scancel", others.pop())
+        assert head.wait(timeout=300) == 0, project.output.read_text() + project.logs()
+    finally:
+        output("scancel", *others)
+    job = jobs(project.folder)[-1]
+    assert (job.rule, job.node, job.requested["gres/gpu"]) == ("train_lora", "g2", "2")
+    assert "training on cpu in 2 processes" in log(project).read_text()
