@@ -182,11 +182,11 @@ def base_model_files(wildcards):
 
 def captioner(wildcards):
     """Where the captioner is; nothing for the template, or where the user captioned every photo."""
-    written = {text.stem for text in captions_beside_photos(wildcards)}
-    templates = config["caption"]["backend"] == "template"
-    if templates or all(photo.stem in written for photo in photos(wildcards)):
+    if config["caption"]["backend"] == "template":
         return []
-    return "results/captioner.json"
+    written = {text.stem for text in captions_beside_photos(wildcards)}
+    captioned = all(photo.stem in written for photo in photos(wildcards))
+    return [] if captioned else "results/captioner.json"
 
 
 def captioner_files(wildcards):

@@ -15,7 +15,7 @@ from likeness.faces import Detector
 from likeness.files import read_table
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools/base"
-TURNED_LEFT = "resources/calibration/7/3.jpg"
+ASIDE, FARTHER = "resources/calibration/205/2.jpg", "resources/calibration/170/0.jpg"
 sys.path.insert(0, str(TOOLS))
 
 import course  # noqa: E402
@@ -48,13 +48,20 @@ def test_who_is_like_the_people_of_the_demonstration_is_left_out(faces):
 
 
 def test_a_view_is_told_of_as_it_is_seen(root, model_files):
-    """Somebody who looks aside, in the mirror too, and nothing."""
+    """Somebody who looks aside, and in the mirror; somebody farther away, and a part of that picture; nobody."""
     row, detector = {"noun": "woman", "age": "old"}, Detector(model_files)
-    photo = cv2.resize(cv2.imread(str(root / TURNED_LEFT))[:, :, ::-1], (128, 128), interpolation=cv2.INTER_AREA)
-    seen, mirrored = (train_unet.caption_parts(row, image, detector) for image in (photo, photo[:, ::-1]))
-    assert seen[0] == mirrored[0] == "old woman"
-    assert "head turned to the left" in seen and "head turned to the right" in mirrored
-    assert train_unet.caption_parts(row, np.zeros_like(photo), detector) == [], "no face, no caption"
+
+    def said(image: np.ndarray) -> list[str]:
+        return train_unet.caption_parts(row, cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA), detector)
+
+    aside, farther = (cv2.imread(str(root / photo))[:, :, ::-1] for photo in (ASIDE, FARTHER))
+    seen, mirrored = said(aside), said(aside[:, ::-1])
+    assert seen[:4] == ["old woman", "neutral expression", "looking to the right", "head turned to the right"]
+    assert [part.replace("left", "right") for part in mirrored] == seen
+    assert "head turned to the left" in mirrored and "looking to the left" in mirrored
+    assert "close-up" not in said(farther)
+    assert said(farther[32:-32, 32:-32])[-1] == "close-up", "a part of the picture shows the face larger"
+    assert said(np.zeros_like(aside)) == [], "no face, no caption"
 
 
 def test_the_encoder_keeps_all_of_a_patch_that_so_few_numbers_can(faces):

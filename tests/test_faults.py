@@ -15,6 +15,7 @@ import pytest
 
 from project import Project
 from training_in_project import TRAINED, assert_as_if_nothing_had_happened, forget, log, prepare, trainer
+from waiting import wait_for
 
 EPOCHS = 16
 EPOCH_SECONDS = 0.7  # so that a dozen kills fall into different epochs, and a second Snakemake starts within them
@@ -178,9 +179,8 @@ def test_a_trainer_that_lost_its_lock_leaves_the_run_to_the_next(project, undist
     (store / "lock").unlink()
     owner = (store / "owner").read_text()
     second = start_another(first, project.folder / "second.log", project.folder)
-    while (store / "owner").read_text() == owner:
-        assert second.poll() is None
-        time.sleep(0.1)
+    wait_for("another owner", lambda: second.poll() is not None or (store / "owner").read_text() != owner)
+    assert second.poll() is None
     first.resume()
     assert snakemake.wait(timeout=300) != 0
     assert f"process {second.pid} on " in log(project).read_text()

@@ -23,7 +23,6 @@ import argparse
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -39,7 +38,7 @@ from bench_faces import hardware
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/slurm")]
 
-from cluster import Cluster, output, why_not  # noqa: E402
+from cluster import started_cluster, why_not  # noqa: E402
 from cluster_project import ACCOUNT, write_profile  # noqa: E402
 
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -157,13 +156,7 @@ def print_run(name: str, project: Path, subjects: int) -> float:
 def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
     print("\ncluster  subjects   jobs  submitted       s  s CPU  ms between submissions  asked  ms per answer")
     (folder / "cluster").mkdir()
-    cluster = Cluster(folder / "cluster")
-    # Else it would be left behind by whoever terminates this program, its jobs running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        cluster.start()
-        output("sacctmgr", "--immediate", "add", "account", ACCOUNT)
-        output("sacctmgr", "--immediate", "add", "user", "root", f"account={ACCOUNT}")
+    with started_cluster(folder / "cluster", ACCOUNT):
         for subjects in sizes:
             project = made_project(folder / f"cluster {subjects}", ROOT, subjects)
             write_profile(project / "profiles/slurm")
@@ -179,8 +172,6 @@ def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
                 f"{1000 * statistics.median(gaps):23.0f} {asked:>6} {1000 * float(average):14.0f}",
                 flush=True,
             )
-    finally:
-        cluster.stop()
 
 
 def snakemake(project: Path, *arguments: str) -> Call:

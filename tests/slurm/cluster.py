@@ -14,6 +14,8 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,6 +187,21 @@ class Cluster:
             if config.read_text().startswith(OURS):
                 config.unlink()
         self.lock.close()
+
+
+@contextmanager
+def started_cluster(folder: Path, account: str) -> Iterator[Cluster]:
+    """A cluster on which root has an account, stopped at the end, also if this process is terminated: else it would be
+    left behind, its jobs running."""
+    cluster = Cluster(folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cluster.start()
+        output("sacctmgr", "--immediate", "add", "account", account)
+        output("sacctmgr", "--immediate", "add", "user", "root", f"account={account}")
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 class Job(NamedTuple):
