@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -55,24 +56,33 @@ except LikenessError as mistakes:
     raise WorkflowError(str(mistakes)) from None
 
 
-# A killed Snakemake leaves its lock behind, and the next one would ask for --unlock. This file is locked by the living
-# one: whoever gets it on the machine that last had it knows that no other is alive here, and clears what is left. The
-# Snakemakes within a cluster's jobs outlive theirs, and keep out of this.
-lock_file = Path(".snakemake/likeness.lock")
-may_lock = workflow.is_main_process and lock_file.parent.is_dir()
-head = open(lock_file if may_lock else os.devnull, "a+")
-try:
-    fcntl.flock(head, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    head.seek(0)
-    if head.read() == socket.gethostname():
-        shutil.rmtree(".snakemake/locks", ignore_errors=True)
-    # Another machine's, which may be alive: there are mounts whose locks count on one machine only.
-    if not any(Path(".snakemake/locks").glob("*")):
-        head.truncate(0)
-        head.write(socket.gethostname())
-        head.flush()
-except OSError:
-    pass  # another Snakemake works here, or this file system knows no locks: Snakemake's own lock decides
+def lock_of_the_living():
+    """A lock that every living Snakemake of this folder shares until it ends, a dry run too.
+
+    A killed one leaves Snakemake's own lock behind, and the next would ask for --unlock. Who gets this one alone, on the
+    machine that last had it so, knows that no other is alive here, and clears what is left.
+    """
+    lock = open(".snakemake/likeness.lock", "a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.seek(0)
+        if lock.read() == socket.gethostname():
+            shutil.rmtree(".snakemake/locks", ignore_errors=True)
+        # Another machine's, which may be alive: there are mounts whose locks count on one machine only.
+        if not any(Path(".snakemake/locks").glob("*")):
+            lock.truncate(0)
+            lock.write(socket.gethostname())
+            lock.flush()
+    except OSError:
+        pass  # another Snakemake works here, or this file system knows no locks: Snakemake's own lock decides
+    with suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
+
+
+# The Snakemakes within a cluster's jobs outlive theirs, and keep out of this.
+if workflow.is_main_process and Path(".snakemake").is_dir():
+    living = lock_of_the_living()
 
 
 wildcard_constraints:

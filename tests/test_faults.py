@@ -1,5 +1,6 @@
 """A killed run goes on: whatever was killed, the next `snakemake --cores all` ends in the bytes of one never killed."""
 
+import fcntl
 import os
 import random
 import re
@@ -120,6 +121,19 @@ def test_a_second_snakemake_does_not_touch_the_first(project, undisturbed):
     trainer(project)
     refused = project.run(TRAINED, check=False)
     assert refused.status != 0 and "cannot be locked" in refused.text
+    assert first.wait(timeout=300) == 0
+    assert_as_if_nothing_had_happened(project, undisturbed)
+
+
+def test_a_dry_run_does_not_make_a_second_snakemake_possible(project, undisturbed):
+    """Not one that began before the first Snakemake did and ended while that works, nor one after it."""
+    with open(project.folder / ".snakemake/likeness.lock") as of_a_dry_run:
+        fcntl.flock(of_a_dry_run, fcntl.LOCK_SH)
+        first = project.start(TRAINED)
+        trainer(project).suspend()
+    project.run("--dry-run")
+    assert "cannot be locked" in project.run(TRAINED, check=False).text
+    trainer(project).resume()
     assert first.wait(timeout=300) == 0
     assert_as_if_nothing_had_happened(project, undisturbed)
 
