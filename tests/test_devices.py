@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Callable
 
@@ -107,6 +108,19 @@ def test_nobody_waits_for_days_on_the_cpu_beside_a_gpu(machine, pretended, expec
 def test_a_slurm_job_without_a_gpu_computes_on_the_cpu(machine):
     machine(SLURM_JOB_ID="7")
     assert devices.torch_device() == CPU
+
+
+def test_within_one_slurm_job_each_takes_a_gpu_of_its_own(machine, tmp_path, monkeypatch):
+    """As where `snakemake --cores all` is run in an allocation of two GPUs; another job has its own GPU 0."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def taken(job: str, gpus: str) -> str:
+        machine(gpus, SLURM_JOB_ID=job)
+        devices.claim_gpu()
+        return os.environ.pop("CUDA_VISIBLE_DEVICES", "all that were given")
+
+    assert [taken("7", "0 1"), taken("7", "0 1"), taken("8", "0 1")] == ["0", "1", "0"]
+    assert taken("9", "0") == taken("9", "0") == "all that were given"
 
 
 def test_gpus_come_from_nvidia_smi(tmp_path, monkeypatch):

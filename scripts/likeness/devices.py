@@ -43,16 +43,19 @@ def claim_gpu(say=print, count: int = 1) -> None:
     """Wait for a free GPU, or for so many, and let CUDA see no other. Call before torch is imported.
 
     Snakemake counts GPUs but does not deal them out, and knows nothing of orphans or of a second Snakemake; the locks
-    do. Inside a SLURM job the cluster has already chosen; without a GPU there is nothing to take. Raises LikenessError
-    if there are never so many.
+    do. A SLURM job that was given as many as are needed has them to itself; without a GPU there is nothing to take.
+    Raises LikenessError if there are never so many.
     """
-    ids = [] if "SLURM_JOB_ID" in os.environ else gpu_ids()
+    ids = gpu_ids()
     if not ids:
         return
     if count > len(ids):
         raise LikenessError(f"train.gpus: {count}, and there are {len(ids)} here ({', '.join(ids)}); lower it")
-    # With the machine's name, for a TMPDIR that several machines share: each has a GPU 0.
-    folder = Path(tempfile.gettempdir()) / f"likeness-gpus-{socket.gethostname()}-{os.getuid()}"
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if job and count == len(ids):
+        return
+    # With the machine's name, for a TMPDIR that several machines share: each has a GPU 0. So has each SLURM job.
+    folder = Path(tempfile.gettempdir()) / f"likeness-gpus-{socket.gethostname()}-{os.getuid()}{job and f'-{job}'}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waited = False
     while not (taken := _locked(folder, ids, count)):
