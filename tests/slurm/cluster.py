@@ -181,7 +181,11 @@ class Cluster:
         for name in reversed(list(self.daemons)):
             daemon = self.daemons.pop(name)
             daemon.send_signal(signal.SIGTERM)
-            daemon.wait(timeout=60)
+            try:
+                daemon.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
         shutil.rmtree(self.folder / "database", ignore_errors=True)  # 150 MB, which pytest would keep for three runs
         for config in CONFIG.glob("*.conf"):
             if config.read_text().startswith(OURS):

@@ -3,8 +3,10 @@ twice. The table of docs/slurm.md is made of these."""
 
 import re
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 
+import psutil
 import pytest
 
 from cluster import jobs, output, running, states
@@ -47,7 +49,8 @@ def untrained(cluster, project, undisturbed):
     forget(project)
     yield
     for process in (project.head, *trainers(project)):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     project.head.wait()
     output("scancel", "--user=root")
     wait_for("the end of all jobs", lambda: not output("squeue", "--noheader"))
