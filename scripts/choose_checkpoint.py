@@ -15,7 +15,7 @@ def main() -> None:
     select = {key: getattr(config.select, key) for key in ("beta", "bootstrap", "confidence", "seed")}
     choice = selection.choose(scores, **select)
     source = checkpoint_file(args.models, choice["epoch"])
-    choice |= {"lora": args.lora.name, "sha256": file_sha256(source)}
+    choice |= {"lora": args.lora.name, "sha256": file_sha256(source), "clip": config.select.clip}
 
     base, dataset = json.loads(args.base.read_text()), json.loads(args.dataset.read_text())
     preview = best.preview_png(scores, choice)

@@ -28,7 +28,7 @@ CONFIG = {
     "run_name": "portrait",
     "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
     "train": {"rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
-    "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5},
+    "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5, "clip": None},
 }
 OUTPUTS = {"lora": "ava_portrait.safetensors", "sidecar": "ava_portrait.json", "preview": "ava_portrait.png"}
 OUTPUTS |= {"choice": "choice.json", "card": "README.md"}
@@ -107,6 +107,11 @@ def test_the_card_tells_consent_choice_and_every_hash(run):
         "made by AI",
     ):
         assert text in card
+    choice = json.loads((run / "best" / "choice.json").read_text())
+    (chosen,) = (cell for cell in choice["cells"] if (cell["epoch"], cell["weight"]) == (2, 0.8))
+    for name in ("identity", "judge_identity", "prompt_score"):
+        assert f"; of the base model | {chosen[name]:.3f}; {choice['base'][name]:.3f} |" in card
+    assert "Pictures of it that a gate holds back | none" in card
     hashes = {file_sha256(run / "best" / "ava_portrait.safetensors"), file_sha256(run / "subject" / "dataset.json")}
     hashes |= {base["digest"], *base["sha256"].values()}
     hashes |= {image[key] for image in dataset["images"] for key in ("sha256", "caption_sha256")}

@@ -133,6 +133,18 @@ def test_one_prompt_and_one_seed_work_and_say_that_there_is_no_interval():
     assert (choice["epoch"], choice["weight"]) == (4, 0.6)
     assert choice["interval"] == [choice["score"], choice["score"]]
     assert "no interval" in choice["rule"]
+    assert advice(choice)[1].startswith(
+        "Of 12 settings with one picture each its score is the highest, which tells little"
+    )
+
+
+def test_the_second_recogniser_has_no_say():
+    scores = made_scores(lambda epoch, weight: 0.1 * epoch + 0.1 * weight, noise=0.2)
+    other = choose(scores.assign(judge_identity=np.random.default_rng(0).random(len(scores))), **SELECT)
+    choice = choose(scores, **SELECT)
+    for cell in (*choice["cells"], choice["base"], *other["cells"], other["base"]):
+        del cell["judge_identity"]
+    assert other == choice
 
 
 def test_the_order_of_the_rows_changes_nothing_and_the_seed_is_fixed():
@@ -190,10 +202,11 @@ def test_a_gated_picture_scores_zero():
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
-def compared(runs: dict[str, pd.DataFrame], **select) -> dict:
+def compared(runs: dict[str, pd.DataFrame], clips: dict[str, str] | None = None, **select) -> dict:
     """What `compare` says of runs whose chosen cells were found as usual."""
     tables = {name: scores.assign(score=picture_scores(scores, SELECT["beta"])) for name, scores in runs.items()}
     choices = {name: choose(scores, **{**SELECT, **select.get(name, {})}) for name, scores in runs.items()}
+    choices = {name: choice | {"clip": (clips or {}).get(name)} for name, choice in choices.items()}
     return compare(tables, choices, bootstrap=SELECT["bootstrap"], seed=SELECT["seed"])
 
 
@@ -221,10 +234,12 @@ def test_runs_are_compared_on_the_pictures_that_all_of_them_drew():
     assert apart["run"] is None and "share no prompt with the same seed" in apart["sentence"]
 
 
-def test_scores_that_weigh_identity_differently_are_not_compared():
+def test_scores_of_different_scales_are_not_compared():
     runs = {name: made_scores(lambda *cell: 0.6) for name in ("a", "b")}
     found = compared(runs, b={"beta": 1.0})
     assert found["run"] is None and "weigh identity differently" in found["sentence"]
+    found = compared(runs, clips={"b": "a CLIP model"})
+    assert found["run"] is None and "follows a prompt differently (select.clip)" in found["sentence"]
 
 
 def test_a_run_without_evidence_is_no_rival():

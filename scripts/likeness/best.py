@@ -9,7 +9,7 @@ from PIL import Image
 
 from likeness.infotext import called_lora, lora_tag
 from likeness.marking import marked_png, read_infotext
-from likeness.selection import COUNTED, advice, picture_scores
+from likeness.selection import COUNTED, advice, chosen_cell, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -75,7 +75,8 @@ def model_card(
     use, sure = advice(choice)
     words, weight, file = _words(subject), f"{choice['weight']:g}", choice["lora"]
     low, high = choice["interval"]
-    images = dataset["images"]
+    images, chosen = dataset["images"], chosen_cell(choice)
+    gates = ", ".join(f"{count} {gate.replace('_', ' ')}" for gate, count in chosen["gates"].items())
     evidence = {
         "Epoch": choice["epoch"],
         "Weight": weight,
@@ -83,6 +84,12 @@ def model_card(
         f"Interval of the score ({100 * choice['confidence']:g} %)": f"{low:.3f} to {high:.3f}",
         "Pictures of each epoch and weight": choice["pairs"],
         "Score of the base model without the LoRA": f"{choice['base']['score']:.3f}",
+        "Identity; of the base model": _beside(chosen, choice["base"], "identity"),
+        "Identity by the recogniser that took no part; of the base model": _beside(
+            chosen, choice["base"], "judge_identity"
+        ),
+        "Prompt following; of the base model": _beside(chosen, choice["base"], "prompt_score"),
+        "Pictures of it that a gate holds back": gates or "none",
         "Evidence": choice["evidence"],
         "Not to be told apart (epoch at weight)": _listed_cells(choice["indistinguishable"]),
     }
@@ -156,6 +163,10 @@ are on average, 1 is how alike the person's own photos are to one another.
 
 def _words(subject: Mapping) -> str:
     return f"{subject['trigger']} {subject['class_noun']}"
+
+
+def _beside(chosen: Mapping, base: Mapping, name: str) -> str:
+    return "; ".join("not measured" if cell[name] is None else f"{cell[name]:.3f}" for cell in (chosen, base))
 
 
 def _listed_cells(cells: list) -> str:

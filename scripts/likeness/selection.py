@@ -128,10 +128,11 @@ def compare(
     nothing = {"run": None, "best": None, "alike": [], "pairs": 0, "differences": {}}
     if not measured:
         return nothing | {"sentence": "No run has evidence: none of their pictures passes the gates."}
-    if len({choices[name]["beta"] for name in measured}) > 1:
-        return nothing | {
-            "sentence": "The runs weigh identity differently (select.beta), so their scores are no one scale."
-        }
+    for setting, difference in (("beta", "weigh identity"), ("clip", "measure what follows a prompt")):
+        if len({choices[name][setting] for name in measured}) > 1:
+            return nothing | {
+                "sentence": f"The runs {difference} differently (select.{setting}), so their scores are no one scale."
+            }
     table = pd.concat(measured, axis=1, join="inner").sort_index()
     pairs = len(table)
     if not pairs:
@@ -195,8 +196,10 @@ def advice(choice: dict) -> tuple[str, str]:
         return f"A guess: {setting}", f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
     use = f"Use {setting}"
     alike = choice["indistinguishable"]
-    pictures = f"{choice['pairs']} picture{'s' if choice['pairs'] > 1 else ''} each"
-    if len(alike) == 1:
+    pictures = f"{choice['pairs']} pictures each"
+    if choice["pairs"] == 1:
+        sure = f"Of {len(choice['cells'])} settings with one picture each its score is the highest, which tells little."
+    elif len(alike) == 1:
         sure = f"It is better than each of the other {len(choice['cells']) - 1} settings, on {pictures}."
         sure = sure if len(choice["cells"]) > 1 else "It is the only setting there is."
     elif len(epochs := sorted({epoch for epoch, _ in alike})) == 1:
