@@ -2,11 +2,10 @@
 
     python tools/bench_sample.py [--loras 4] [--steps 12]
 
-plain is what a script of a page does: for each LoRA and weight the pipeline is loaded anew, then one picture per call.
-`loaded once` is this project's code with one picture per call: a load per LoRA, weights changed in place, each prompt
-read once. `likeness` draws in batches too, as the workflow does. They take turns, LoRA by LoRA, so that whatever else
-the machine does slows all of them down alike, and must draw the same pictures. The LoRAs are random. Fetches the
-models first.
+plain is what a script of a page does: the pipeline is loaded anew for each LoRA, one picture per call. `one by one`
+is this project's code with one picture per call: weights changed in place, each prompt read once. `likeness` draws in
+batches too, as the workflow does. They take turns, LoRA by LoRA, so that whatever else the machine does slows all of
+them down alike, and must draw the same pictures. The LoRAs are random. Fetches the models first.
 """
 
 import argparse
@@ -48,7 +47,7 @@ def main() -> None:
     fetch_models(MODELS)
     device = torch_device()
     settings = {"negative_prompt": "blurred", "steps": args.steps, "guidance_scale": 7.0, "clip_skip": 1}
-    variants = {"plain": plain, "loaded once": loaded_once, "likeness": likeness}
+    variants = {"plain": plain, "one by one": one_by_one, "likeness": likeness}
     seconds, busy = ({name: [] for name in variants} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         base = prepared_base(BASE, Path(folder))
@@ -69,17 +68,17 @@ def plain(base: dict, lora: Path, settings: dict, device: torch.device) -> list[
     import diffusers
 
     dtype = torch.float16 if device.type == "cuda" else torch.float32
+    pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(
+        base["path"], dtype=dtype, safety_checker=None, local_files_only=True
+    )
+    name, scheduler = SAMPLERS[SAMPLER]
+    pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(lora, adapter_name="lora")
+    pipeline = pipeline.to(device)
     pictures = []
     for weight in WEIGHTS:
-        pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(
-            base["path"], dtype=dtype, safety_checker=None, local_files_only=True
-        )
-        name, scheduler = SAMPLERS[SAMPLER]
-        pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **scheduler)
-        pipeline.set_progress_bar_config(disable=True)
-        pipeline.load_lora_weights(lora, adapter_name="lora")
         pipeline.set_adapters("lora", weight)
-        pipeline = pipeline.to(device)
         for prompt, seed in itertools.product(PROMPTS, SEEDS):
             picture = pipeline(
                 prompt,
@@ -94,7 +93,7 @@ def plain(base: dict, lora: Path, settings: dict, device: torch.device) -> list[
     return pictures
 
 
-def loaded_once(base: dict, lora: Path, settings: dict, device: torch.device) -> list[np.ndarray]:
+def one_by_one(base: dict, lora: Path, settings: dict, device: torch.device) -> list[np.ndarray]:
     return _drawn(base, lora, settings | {"batch_size": 1}, device)
 
 
