@@ -134,6 +134,38 @@ def test_within_a_job_nobodys_photos_are_listed(roots):
     assert job["subjects"]["ava"]["photos"] == str(roots[0] / "photos")
 
 
+def test_a_table_of_subjects_says_what_config_yaml_would(roots):
+    (roots[0] / "photos" / "1.jpg").touch()
+    (roots[0] / "people.tsv").write_text(
+        "subject\tphotos\ttrigger\tclass_noun\tconsent\treference\n"
+        "ava\tphotos\tohwx\twoman\tsynthetic\t\n"
+        "otto\tphotos\tsks\tman\twritten\t1.jpg, 1.jpg\n"
+    )
+    otto = {"photos": "photos", "trigger": "sks", "class_noun": "man", "consent": "written"}
+    written = CONFIG | {"subjects": CONFIG["subjects"] | {"otto": otto | {"reference": ["1.jpg", "1.jpg"]}}}
+    assert checked_config(CONFIG | {"subjects": "people.tsv"}, roots) == checked_config(written, roots)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "no file 'people.tsv'; expected a tab-separated table"),
+        ("", "people.tsv is not a tab-separated table"),
+        ("photos\nphotos\n", "a row without a name or two of one name; expected the column subject"),
+        ("subject\tphotos\nava\tphotos\nava\tphotos\n", "a row without a name or two of one name"),
+        (
+            "subject\tphotos\ttrigger\tclass_noun\tconsent\nava\tphotos\tohwx\twoman\t\n",
+            r"subjects\.ava\.consent: missing; a LoRA is",
+        ),
+    ],
+)
+def test_a_mistake_in_the_table_is_told_like_one_in_config_yaml(roots, text, expected):
+    if text is not None:
+        (roots[0] / "people.tsv").write_text(text)
+    with pytest.raises(LikenessError, match=expected):
+        checked_config(CONFIG | {"subjects": "people.tsv"}, roots)
+
+
 def test_a_run_overrides_what_it_names_and_nothing_else(roots):
     config = copy.deepcopy(CONFIG) | {"runs": {"plain": {}, "wide": {"train": {"rank": 32}}}}
     runs = checked_config(config, roots)["runs"]

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness.config import Config, json_schema  # noqa: E402
+from likeness.config import json_schema  # noqa: E402
 
 HEAD = """# config.yaml, key by key
 
@@ -49,7 +49,7 @@ def main() -> None:
     for name, model in schema["$defs"].items():
         parts.append(f"## {places.get(name, name.lower())}\n\n{table(model)}")
     (ROOT / "docs/config.md").write_text("\n".join(f"{part.strip()}\n" for part in parts))
-    (ROOT / "docs/config.schema.json").write_text(json.dumps(Config.model_json_schema(), indent=1) + "\n")
+    (ROOT / "docs/config.schema.json").write_text(json.dumps(schema, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -267,6 +267,8 @@ class Config(Section):
     buckets: bool = False
     """Crops of each photo's shape (kohya's enable_bucket) instead of squares, which are better for faces."""
     subjects: Annotated[dict[Name, Subject], Field(min_length=1)]
+    """By name; or the path of a table of many (.tsv), with a row for each, the columns subject, photos, trigger,
+    class_noun and consent and, if need be, regularisation and reference (file names with commas between)."""
     runs: Annotated[dict[Name, dict[Literal["train", "sample", "select"], dict[str, Any]]], Field(min_length=1)]
     """Named overrides of train, sample and select: a sweep is a list of runs."""
     curate: Curate = Curate()
@@ -285,6 +287,8 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     one job of another: that one has looked into all folders of photos, and each of its jobs would do so again.
     Raises LikenessError with one line per mistake.
     """
+    if isinstance(table := raw.get("subjects"), str):
+        raw = raw | {"subjects": _subjects_of_table(table, roots)}
     problems, config = _validated(Config, raw, ())
     if config:
         runs, more = _runs(config, roots)
@@ -297,6 +301,34 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     if problems:
         raise LikenessError("config:\n  " + "\n  ".join(problems))
     return config.model_dump() | {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
+
+
+def _subjects_of_table(table: str, roots: Iterable[Path]) -> dict[str, dict]:
+    """The subjects of a tab-separated file, as they would be written in config.yaml; an empty cell says nothing. Raises
+    LikenessError if they cannot be read."""
+    import pandas as pd  # only here: a Snakefile without a table starts without it
+
+    path = next((root / table for root in roots if (root / table).is_file()), None)
+    if path is None:
+        raise LikenessError(f"config:\n  subjects: no file {table!r}; expected a tab-separated table of subjects")
+    try:
+        rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).to_dict("records")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise LikenessError(f"config:\n  subjects: {table} is not a tab-separated table: {error}") from None
+    names = [row.get("subject", "") for row in rows]
+    if not all(names) or len(set(names)) < len(names):
+        raise LikenessError(
+            f"config:\n  subjects: {table} has a row without a name or two of one name; expected the column subject, "
+            "with another name in every row"
+        )
+    subjects = {}
+    for row in rows:
+        said = {key: value for key, value in row.items() if value}
+        name = said.pop("subject")
+        if "reference" in said:
+            said["reference"] = [photo.strip() for photo in said["reference"].split(",")]
+        subjects[name] = said
+    return subjects
 
 
 def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
@@ -397,7 +429,11 @@ def _can_be_read(path: Path) -> bool:
 
 def json_schema() -> dict:
     """For editors: completes and checks config.yaml while it is typed."""
-    return Config.model_json_schema()
+    schema = Config.model_json_schema()
+    subjects = schema["properties"]["subjects"]
+    about = {key: subjects.pop(key) for key in ("title", "description")}
+    schema["properties"]["subjects"] = about | {"anyOf": [subjects, {"type": "string"}]}
+    return schema
 
 
 def _validated(model: type[Section], raw: dict, where: tuple[str, ...]) -> tuple[list[str], Any]:
