@@ -22,7 +22,9 @@ from likeness.provenance import canonical, local_sources
 # `python` in a rule is the one that runs Snakemake, activated or not; with --sdm conda the rule's own comes before it.
 # Nothing about a run leaves the machine: libraries of the hub are told so. Only the rules that fetch ask the hub, unless
 # the user forbade that too; the others run where there may be no network.
-os.environ.setdefault("HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+os.environ.setdefault(
+    "HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "0"
+)
 os.environ.update(
     PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"),
     HF_HUB_DISABLE_TELEMETRY="1",
@@ -62,8 +64,9 @@ def lock_of_the_living():
     A killed one leaves Snakemake's own lock behind, and the next would ask for --unlock. Who gets this one alone, on the
     machine that last had it so, knows that no other is alive here, and clears what is left.
     """
-    lock = open(".snakemake/likeness.lock", "a+")
+    lock = None
     try:
+        lock = open(".snakemake/likeness.lock", "a+")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.seek(0)
         if lock.read() == socket.gethostname():
@@ -74,9 +77,12 @@ def lock_of_the_living():
             lock.write(socket.gethostname())
             lock.flush()
     except OSError:
-        pass  # another Snakemake works here, or this file system knows no locks: Snakemake's own lock decides
+        # Another Snakemake works here, this user may not write here, or the file system knows no locks: then Snakemake's
+        # own lock decides.
+        pass
     with suppress(OSError):
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        if lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
     return lock
 
 

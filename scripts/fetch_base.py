@@ -3,7 +3,7 @@ and say where they are."""
 
 from likeness import cli
 from likeness.base_model import diffusers_folder, manifest, vae_folder
-from likeness.files import write_atomic
+from likeness.files import private_folder, write_atomic
 from likeness.models import model_path
 from likeness.provenance import canonical
 
@@ -11,6 +11,7 @@ from likeness.provenance import canonical
 def main() -> None:
     args = cli.arguments(__doc__, "models", "roots*", "cache", "base")
     model = args.config.base_model
+    private_folder(args.cache)
     merge_list = model_path(args.models, "bpe_simple_vocab_16e6.txt.gz")
     folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache)
     vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if args.config.vae else None

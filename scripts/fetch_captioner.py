@@ -1,11 +1,14 @@
 """Find the captioner (a folder or a hub id), hash it, and say where it is."""
 
 from likeness import captioners, cli, pretrained
+from likeness.errors import LikenessError
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "roots*", "captioner")
     backend, model = args.config.caption.backend, args.config.caption.model
+    if backend == "template":
+        raise LikenessError("caption.backend is template, so there is no captioner to fetch")
     folder = captioners.model_folder(backend, model, args.roots)
     about = pretrained.write_manifest(args.captioner, folder)
     cli.say(f"captioner {model or backend}: digest {about['digest'][:16]}")

@@ -239,7 +239,9 @@ def test_a_vae_that_went_away_says_what_to_run(small_base, other_vae, tmp_path):
     other_vae.save_pretrained(tmp_path / "mine")
     with_vae(small_base, own_vae("mine", tmp_path, small_base), tmp_path)
     shutil.rmtree(tmp_path / "mine")
-    with pytest.raises(LikenessError, match="the VAE is no longer at .*mine; run: snakemake --forcerun fetch_base"):
+    with pytest.raises(
+        LikenessError, match="the VAE is no longer at .*mine; run: snakemake --cores all --forcerun fetch_base"
+    ):
         load_manifest(tmp_path / "base.json")
 
 

@@ -87,7 +87,10 @@ def test_a_job_does_not_ask_the_hub(project):
         with Hub({"somebody/clip": project.folder.parent.parent / "clip"}) as hub:
             outcome = project.run("--forcerun", "score_checkpoint", check=False, environment=hub.environment)
         assert outcome.status != 0 and not hub.asked
-        assert "is no longer at" in outcome.text and "run: snakemake --force results/clip/portrait.json" in outcome.text
+        assert (
+            "is no longer at" in outcome.text
+            and "run: snakemake --cores 1 --force results/clip/portrait.json" in outcome.text
+        )
     finally:
         shutil.move(fetched.with_name("away"), fetched)
         project.network = False

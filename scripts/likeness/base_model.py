@@ -138,7 +138,7 @@ def load_manifest(path: Path) -> dict:
             continue
         base[key] = (path.parent / base[key]).resolve()
         if not base[key].is_dir():
-            raise LikenessError(f"{what} is no longer at {base[key]}; run: snakemake --forcerun fetch_base")
+            raise LikenessError(f"{what} is no longer at {base[key]}; run: snakemake --cores all --forcerun fetch_base")
     return base
 
 

@@ -79,6 +79,8 @@ def private_folder(folder: Path) -> None:
         for path in (*reversed(folder.parents), folder):
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError
     except PermissionError:
         raise LikenessError(
             f"{path} is closed to this user, because caches are private to who made them; run as that user, or in a "

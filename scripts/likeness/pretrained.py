@@ -49,7 +49,7 @@ def read_manifest(path: Path) -> tuple[Path, str]:
     about = json.loads(path.read_text())
     folder = (path.parent / about["path"]).resolve()
     if not folder.is_dir():
-        raise LikenessError(f"the model of {path} is no longer at {folder}; run: snakemake --force {path}")
+        raise LikenessError(f"the model of {path} is no longer at {folder}; run: snakemake --cores 1 --force {path}")
     return folder, about["digest"]
 
 

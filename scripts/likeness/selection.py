@@ -197,11 +197,12 @@ def advice(choice: dict) -> tuple[str, str]:
     use = f"Use {setting}"
     alike = choice["indistinguishable"]
     pictures = f"{choice['pairs']} pictures each"
-    if choice["pairs"] == 1:
-        sure = f"Of {len(choice['cells'])} settings with one picture each its score is the highest, which tells little."
+    if len(choice["cells"]) == 1:
+        sure = "It is the only setting there is."
+    elif choice["pairs"] == 1:
+        sure = f"Of {len(choice['cells'])} settings with one picture each none scores higher, which tells little."
     elif len(alike) == 1:
         sure = f"It is better than each of the other {len(choice['cells']) - 1} settings, on {pictures}."
-        sure = sure if len(choice["cells"]) > 1 else "It is the only setting there is."
     elif len(epochs := sorted({epoch for epoch, _ in alike})) == 1:
         sure = f"Weights {_listed(f'{w:g}' for _, w in alike)} of it cannot be told apart, on {pictures}."
     else:
