@@ -23,7 +23,8 @@ from likeness.provenance import canonical, local_sources
 # Nothing about a run leaves the machine: libraries of the hub are told so. Only the rules that fetch ask the hub, unless
 # the user forbade that too; the others run where there may be no network.
 os.environ.setdefault(
-    "HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "0"
+    "HUB_OFFLINE",
+    os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "0",
 )
 os.environ.update(
     PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"),
