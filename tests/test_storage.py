@@ -139,10 +139,12 @@ def test_another_users_cache_is_refused_in_a_sentence():
     with tempfile.TemporaryDirectory() as results:  # not tmp_path, which lies in a private folder
         Path(results).chmod(0o755)
         private_folder(Path(results) / ".cache/runs")
+        (Path(results) / ".cache").chmod(0o755)  # as where it is a link to a folder that the user made
         os.seteuid(NOBODY)
         try:
-            with pytest.raises(LikenessError, match=r"\.cache/runs is closed to this user, .* run as that user, or in"):
-                private_folder(Path(results) / ".cache/runs/key")
+            for inside in ("key", ""):
+                with pytest.raises(LikenessError, match=r"\.cache/runs is closed to this user, .* as that user, or in"):
+                    private_folder(Path(results) / ".cache/runs" / inside)
         finally:
             os.seteuid(0)
 

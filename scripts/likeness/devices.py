@@ -72,7 +72,7 @@ def _locked(folder: Path, ids: list[str], count: int) -> list[str]:
     taken = {}
     for gpu in ids:
         file = open(folder / f"{gpu.replace('/', '_')}.lock", "w")  # noqa: SIM115 - stays open
-        if not locked(file, wait=False):
+        if not locked(file, wait=False, otherwise="set TMPDIR to a folder on a disk of this machine"):
             file.close()
             continue
         taken[gpu] = file

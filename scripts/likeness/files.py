@@ -79,7 +79,7 @@ def private_folder(folder: Path) -> None:
         for path in (*reversed(folder.parents), folder):
             if not path.exists():
                 path.mkdir(mode=0o700, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError
     except PermissionError:
         raise LikenessError(
@@ -88,11 +88,17 @@ def private_folder(folder: Path) -> None:
         ) from None
 
 
-def locked(file: IO, wait: bool) -> bool:
+OTHER_FOLDER = (
+    "mount the file system with them (Lustre: -o flock), or put a link to a folder on another one in the place of this "
+    "folder (docs/slurm.md, Shared storage)"
+)
+
+
+def locked(file: IO, wait: bool, otherwise: str = OTHER_FOLDER) -> bool:
     """Lock an open file for this process, until the file is closed. False, at once, if another process has it; with
     `wait` it waits for that one.
 
-    Raises LikenessError if the file system has no locks.
+    Raises LikenessError if the file system has no locks; `otherwise` says what to do then.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -101,8 +107,7 @@ def locked(file: IO, wait: bool) -> bool:
     except OSError as error:
         raise LikenessError(
             f"{file.name} cannot be locked ({error.strerror.lower()}), and without locks two jobs could do the same "
-            "work; mount the file system with them (Lustre: -o flock), or put a link to a folder on another one in the "
-            "place of this folder (docs/slurm.md, Shared storage)"
+            f"work; {otherwise}"
         ) from None
     return True
 
