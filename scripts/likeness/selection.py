@@ -22,6 +22,7 @@ NUMBERS = (
     *("identity", "identity_raw", "judge_identity", "copy", "prompt_score"),
     *("faces", "second_identity", "sharpness", "yaw", "pitch"),
 )
+ONE_STANDARD_ERROR = 0.683  # the share of a normal distribution that lies within it
 DECIMALS = 6  # of every number in choice.json: more is noise of the processor, and would change its bytes
 
 
@@ -64,12 +65,14 @@ def picture_scores(scores: pd.DataFrame, beta: float) -> np.ndarray:
 
 
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
-    """The EARLIEST epoch at the LOWEST weight that cannot be told apart from the best cell, and why.
+    """The EARLIEST epoch at the LOWEST weight within one standard error of the best cell, and why.
 
     `scores` has the columns of scores.tsv; only the rows of a kind in COUNTED take part. The paired bootstrap draws
-    (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes the percentile
-    interval of each cell's difference to the best. A cell reaches the best when that interval contains 0. Same rows and
-    seed, same answer, whatever the order of the rows.
+    (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes percentile
+    intervals of each cell's difference to the best. A cell cannot be told apart from the best when its interval of
+    `confidence` contains 0; that alone is no reason to take it, for with few pictures it is said of cells that are
+    much less like the person (docs/choice.md). Within one standard error (Breiman et al. 1984, for trees) is the
+    interval of that size. Same rows and seed, same answer, whatever the order of the rows.
 
     Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
     evidence ("measured" | "none"), better_than_base (whether the interval of the chosen cell's difference to the base
@@ -84,22 +87,25 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     means = values.mean(axis=1)
     best = 1 + int(np.argmax(means[1:]))  # argmax takes the first: the earliest, then the lowest
     # The difference is taken before the mean, so that equal rows differ by exactly 0.
-    difference = _interval(draws @ (values - values[best]).T, confidence)
+    drawn_differences = draws @ (values - values[best]).T
+    difference = _interval(drawn_differences, confidence)
     interval = _interval(draws @ values.T, confidence)
-    reaches = (difference[:, 1] >= 0) & (means > 0)  # a cell without a single likeness is no answer, however few pairs
-    reaches[0] = False
+    possible = means > 0  # a cell without a single likeness is no answer, however few pairs
+    possible[0] = False
+    alike = possible & (difference[:, 1] >= 0)
+    near = possible & (_interval(drawn_differences, min(confidence, ONE_STANDARD_ERROR))[:, 1] >= 0)
 
     cells = _cells(rows, matrix.index, means, interval, difference)
     found = bool(means[best] > 0)
-    chosen = int(np.argmax(reaches)) if found else _customary(cells)
+    chosen = int(np.argmax(near)) if found else _customary(cells)
     gain = _interval(draws @ (values[[chosen]] - values[0]).T, confidence)
     return {
         "epoch": cells[chosen]["epoch"],
         "weight": cells[chosen]["weight"],
         "score": cells[chosen]["score"],
         "interval": cells[chosen]["interval"],
-        "indistinguishable": [[c["epoch"], c["weight"]] for c, yes in zip(cells, reaches, strict=True) if yes],
-        "rule": _rule(cells, best, pairs, beta, confidence) if found else _no_evidence(rows),
+        "indistinguishable": [[c["epoch"], c["weight"]] for c, yes in zip(cells, alike, strict=True) if yes],
+        "rule": _rule(cells, best, pairs, beta) if found else _no_evidence(rows),
         "evidence": "measured" if found else "none",
         "better_than_base": bool(gain[0, 0] > 0),
         "beta": beta,
@@ -207,7 +213,8 @@ def advice(choice: dict) -> tuple[str, str]:
         sure = f"Weights {_listed(f'{w:g}' for _, w in alike)} of it cannot be told apart, on {pictures}."
     else:
         sure = (
-            f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; this is the earliest, at its lowest weight."
+            f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; of those nearest to the best this is the "
+            "earliest, at its lowest weight."
         )
     if not choice["better_than_base"]:
         sure += " Nor can the base model without the LoRA be told apart from it: sample more prompts and seeds."
@@ -314,7 +321,7 @@ def _customary(cells: Sequence[dict]) -> int:
     return min(candidates, key=lambda i: (abs(cells[i]["weight"] - 1.0), cells[i]["weight"]))
 
 
-def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float, confidence: float) -> str:
+def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float) -> str:
     top = cells[best]
     highest = (
         f"the highest mean F-beta ({top['score']:.2f}, identity counting {beta:g} times) is epoch {top['epoch']} "
@@ -326,8 +333,8 @@ def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float, confidence:
             "there is no interval: only equal scores count as equal"
         )
     return (
-        f"The earliest epoch at the lowest weight whose {100 * confidence:g} % interval of the difference to the best "
-        f"contains 0 (paired bootstrap over {pairs} prompt and seed pairs); {highest}"
+        "The earliest epoch at the lowest weight within one standard error of the best "
+        f"(paired bootstrap over {pairs} prompt and seed pairs); {highest}"
     )
 
 
