@@ -28,6 +28,7 @@ from likeness.faces import Detector
 from likeness.files import read_table
 from likeness.identity import Recogniser, similarity
 from likeness.images import read_photo
+from likeness.scoring import leaks_gated
 from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores
 
 # A rule sees the pictures of as many of these seeds as the demonstration draws, and is judged on those of the others.
@@ -152,10 +153,9 @@ def judged(folder: Path, subject: str, run: str) -> dict[str, np.ndarray]:
 
 def as_seen(scores: pd.DataFrame) -> pd.DataFrame:
     """The pictures that count, with a leak where those of these seeds show it: scores.tsv has it of all seeds."""
-    others = scores[(scores["kind"] == "untrained") & (scores["epoch"] > 0)].groupby(CELL)["identity"].mean()
-    leaks = pd.MultiIndex.from_frame(scores[CELL]).isin(others.index[others > Select().leak_limit])
-    gates = scores["gate"].replace("leak", "")
-    return scores.assign(gate=gates.mask(leaks & (gates == ""), "leak"))[scores["kind"].isin(COUNTED)]
+    rows = scores.assign(gate=scores["gate"].replace("leak", "")).to_dict("records")
+    gated = pd.DataFrame(leaks_gated(rows, Select().leak_limit))
+    return gated[gated["kind"].isin(COUNTED)]
 
 
 def judged_cells(scores: pd.DataFrame, beta: float) -> pd.DataFrame:

@@ -282,7 +282,7 @@ def score_rows(
                 **{name: picture.attributes.get(name, "") for name in ("sharpness", "yaw", "pitch")},
             }
         )
-    return _leaks_gated(rows, leak_limit)
+    return leaks_gated(rows, leak_limit)
 
 
 def _gate(picture: Measurement, kind: str, copy: float | str, copy_limit: float) -> str:
@@ -295,7 +295,7 @@ def _gate(picture: Measurement, kind: str, copy: float | str, copy_limit: float)
     return "copy" if copy >= copy_limit else ""
 
 
-def _leaks_gated(rows: list[dict], leak_limit: float) -> list[dict]:
+def leaks_gated(rows: list[dict], leak_limit: float) -> list[dict]:
     """Every picture of an (epoch, weight) is out when what is not the person looks like them, on the mean of its
     pictures: the untrained prompt's face (a picture without one counts 0), or both faces of the two people (a picture
     with one face says nothing). One limit for the two, because both ask whether somebody else has become the person:
