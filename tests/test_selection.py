@@ -124,6 +124,25 @@ def test_no_face_anywhere_takes_what_people_take_and_says_so():
     assert advice(choice)[1].startswith("No evidence: ")
 
 
+def test_where_every_cell_leaks_the_best_of_them_is_chosen_and_said_to_leak():
+    levels = {2: 0.7, 3: 0.7}
+    scores = made_scores(lambda epoch, weight: levels.get(epoch, 0.3), gate=lambda *cell: "leak")
+    choice = choose(scores, **SELECT)
+    assert (choice["epoch"], choice["weight"], choice["evidence"]) == (2, 0.6, "leaking")
+    assert "also where the prompt does not name them" in advice(choice)[1]
+    scores.loc[scores["epoch"].eq(1), "gate"] = ""
+    choice = choose(scores, **SELECT)
+    assert (choice["epoch"], choice["evidence"]) == (1, "measured"), (
+        "one that does not leak is better than any that does"
+    )
+
+
+def test_a_broken_picture_of_a_leaking_run_still_counts_for_nothing():
+    gates = {1: "broken", 2: "leak"}
+    choice = choose(made_scores(lambda *cell: 0.6, epochs=2, gate=lambda epoch, weight: gates[epoch]), **SELECT)
+    assert (choice["epoch"], choice["evidence"]) == (2, "leaking")
+
+
 def test_faces_that_are_all_like_the_base_models_are_no_evidence():
     choice = choose(made_scores(lambda *cell: -0.1), **SELECT)
     assert choice["evidence"] == "none"

@@ -29,7 +29,7 @@ from likeness.files import read_table
 from likeness.identity import Recogniser, similarity
 from likeness.images import read_photo
 from likeness.scoring import leaks_gated
-from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores
+from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores, without_leaks
 
 # A rule sees the pictures of as many of these seeds as the demonstration draws, and is judged on those of the others.
 # Two seeds may be of faces that are like the person from the start, so all ways to deal them out are tried.
@@ -153,7 +153,7 @@ def judged(folder: Path, subject: str, run: str) -> dict[str, np.ndarray]:
 
 def as_seen(scores: pd.DataFrame) -> pd.DataFrame:
     """The pictures that count, with a leak where those of these seeds show it: scores.tsv has it of all seeds."""
-    rows = scores.assign(gate=scores["gate"].replace("leak", "")).to_dict("records")
+    rows = without_leaks(scores).to_dict("records")
     gated = pd.DataFrame(leaks_gated(rows, Select().leak_limit))
     return gated[gated["kind"].isin(COUNTED)]
 

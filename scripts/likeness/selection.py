@@ -64,6 +64,11 @@ def picture_scores(scores: pd.DataFrame, beta: float) -> np.ndarray:
     return np.where(scores["gate"] == "", value, 0.0)
 
 
+def without_leaks(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows as if no cell drew the person without being asked to."""
+    return scores.assign(gate=scores["gate"].replace("leak", ""))
+
+
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
     """The EARLIEST epoch at the LOWEST weight within one standard error of the best cell, and why.
 
@@ -72,14 +77,17 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     intervals of each cell's difference to the best. A cell cannot be told apart from the best when its interval of
     `confidence` contains 0; that alone is no reason to take it, for with few pictures it is said of cells that are
     much less like the person (docs/choice.md). Within one standard error (Breiman et al. 1984, for trees) is the
-    interval of that size. Same rows and seed, same answer, whatever the order of the rows.
+    interval of that size. Where every cell leaks, a leak parts none from another, and they are chosen from without that
+    gate. Same rows and seed, same answer, whatever the order of the rows.
 
     Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
-    evidence ("measured" | "none"), better_than_base (whether the interval of the chosen cell's difference to the base
-    model lies above 0), base, beta, confidence, pairs and cells. Raises LikenessError for missing or double pictures
-    and for NaN.
+    evidence ("measured" | "leaking" | "none"), better_than_base (whether the interval of the chosen cell's difference
+    to the base model lies above 0), base, beta, confidence, pairs and cells. Raises LikenessError for missing or double
+    pictures and for NaN.
     """
-    rows = _checked(scores[scores["kind"].isin(COUNTED)]).assign(score=lambda rows: picture_scores(rows, beta))
+    rows = _checked(scores[scores["kind"].isin(COUNTED)])
+    leaking = bool((rows["gate"][rows["epoch"] > 0] != "").all() and (rows["gate"] == "leak").any())
+    rows = rows.assign(score=picture_scores(without_leaks(rows) if leaking else rows, beta))
     matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
     values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
     pairs = values.shape[1]
@@ -106,7 +114,7 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
         "interval": cells[chosen]["interval"],
         "indistinguishable": [[c["epoch"], c["weight"]] for c, yes in zip(cells, alike, strict=True) if yes],
         "rule": _rule(cells, best, pairs, beta) if found else _no_evidence(rows),
-        "evidence": "measured" if found else "none",
+        "evidence": "none" if not found else "leaking" if leaking else "measured",
         "better_than_base": bool(gain[0, 0] > 0),
         "beta": beta,
         "confidence": confidence,
@@ -200,6 +208,11 @@ def advice(choice: dict) -> tuple[str, str]:
     setting = f"epoch {choice['epoch']} at weight {choice['weight']:g}"
     if choice["evidence"] == "none":
         return f"A guess: {setting}", f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
+    if choice["evidence"] == "leaking":
+        return f"Use {setting}, if you must", (
+            "Every epoch at every weight draws the person also where the prompt does not name them; this is the best "
+            "of those. Train fewer steps, at a lower rate or with regularisation pictures, or sample lower weights."
+        )
     use = f"Use {setting}"
     alike = choice["indistinguishable"]
     pictures = f"{choice['pairs']} pictures each"
