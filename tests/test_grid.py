@@ -70,6 +70,23 @@ def test_the_chosen_cell_and_no_other_is_framed(tmp_path):
                 assert (frame == expected).all()
 
 
+def test_the_whole_plot_has_a_sheet_of_the_prompts_that_only_hold_back_a_cell(tmp_path):
+    scores = made_scores(lambda *cell: 0.4, epochs=2)
+    untrained = made_scores(lambda *cell: 0.1, epochs=2, prompts=["photo of a woman"]).assign(kind="untrained")
+    write_run(tmp_path, pd.concat([scores, untrained], ignore_index=True), 64)
+    (tmp_path / "choice.json").write_text(json.dumps(selection.choose(scores, **SELECT)))
+    plot_grid(tmp_path, "grid.png")
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
+    colours = {tuple(np.asarray(Image.open(file))[0, 0]) for file in (tmp_path / "samples").glob("*/*.png")}
+    assert colours <= set(map(tuple, picture.reshape(-1, 3))), "every picture is on it"
+
+
+def plot_grid(folder: Path, name: str) -> None:
+    samples = sorted((folder / "samples").glob("*.tsv"))
+    command = [sys.executable, SCRIPTS / "plot_grid.py", "--samples", *samples, "--scores", folder / "scores.tsv"]
+    subprocess.run([*command, "--choice", folder / "choice.json", "--grid", folder / name], check=True)
+
+
 def test_a_long_prompt_is_wrapped_not_cut(tmp_path):
     prompt = "photo of ohwx woman " + ", ".join(["in a very long coat"] * 12)
     scores = made_scores(lambda *cell: 0.5, epochs=1, weights=[1.0], prompts=[prompt])
@@ -82,10 +99,8 @@ def test_a_long_prompt_is_wrapped_not_cut(tmp_path):
 
 def test_plot_grid_writes_a_marked_png_with_the_same_bytes_twice(tmp_path):
     made(tmp_path, 64)
-    samples = sorted((tmp_path / "samples").glob("*.tsv"))
     for name in ("one.png", "two.png"):
-        command = [sys.executable, SCRIPTS / "plot_grid.py", "--samples", *samples, "--scores", tmp_path / "scores.tsv"]
-        subprocess.run([*command, "--choice", tmp_path / "choice.json", "--grid", tmp_path / name], check=True)
+        plot_grid(tmp_path, name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert source_type(tmp_path / "one.png") == TRAINED_ALGORITHMIC_MEDIA
 

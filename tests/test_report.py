@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from selenium.common.exceptions import StaleElementReferenceException
@@ -248,6 +249,32 @@ def test_the_heat_map_colours_higher_scores_warmer(browser, page):
     assert element(browser, "#scale").text.split() == ["0.00", f"{best_score(page):.2f}"]
     base, middling, best = warmths()
     assert base < 0 < middling < best
+
+
+def test_pictures_that_only_hold_back_a_setting_are_shown_with_whom_their_faces_are(browser, tmp_path, ava):
+    """They have no score: no mean, no colour in the heat map, no part in the blind comparison."""
+    scores = made_scores(lambda *cell: 0.4, epochs=2, weights=[1.0], seeds=(1, 2), noise=0.1)
+    untrained, two_people = (
+        made_scores(lambda *cell: 0.12, epochs=2, weights=[1.0], seeds=(1, 2), prompts=[kind]).assign(kind=kind)
+        for kind in ("untrained", "two_people")
+    )
+    table = pd.concat([scores, untrained, two_people.assign(second_identity=0.21)], ignore_index=True)
+    write_run(tmp_path, table, 128, sorted(ava.glob("*.jpg"))[:9])
+    write_subject(tmp_path / "subject", ava)
+    write_metrics(tmp_path, 2)
+    (tmp_path / "choice.json").write_text(json.dumps(made_choice(table)))
+    build_report(tmp_path, tmp_path / "report.html")
+    opened(browser, tmp_path / "report.html", 1280)
+    for prompt, label in (("untrained: untrained", "identity 0.12"), ("two people: two_people", "0.12 and 0.21")):
+        tab(browser, "prompt", prompt).click()
+        assert tile(browser, 0, 1).text == label
+    element(browser, "#heat").click()
+    assert not elements(browser, f"{TILES}.scored")
+    tab(browser, "prompt", f"near: {PROMPTS[0]}").click()
+    assert elements(browser, f"{TILES}.scored") and "mean" in tile(browser, 0, 1).text
+    compared = browser.execute_script("return rounds.map((group) => run.axes.prompt[placeOf(group[0].place).prompt])")
+    assert compared and all(prompt.startswith("near: ") for prompt in compared)
+    assert broken_pictures(browser) == 0 and browser.get_log("browser") == []
 
 
 def best_score(page: Path) -> float:

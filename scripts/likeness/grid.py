@@ -20,6 +20,10 @@ FRAME = 5  # px
 BACKGROUND, INK, FAINT, PANEL = (250, 250, 248), (28, 30, 33), (112, 117, 124), (233, 234, 232)
 CHOSEN = (0, 128, 96)
 HELD_BACK = (176, 58, 46)
+MUST_NOT = {
+    "untrained": "(without the trigger: must not draw the person)",
+    "two_people": "(only one of the two may be the person)",
+}
 
 
 class Layout(NamedTuple):
@@ -96,7 +100,8 @@ def _layout(table: pd.DataFrame, share: int, largest: int) -> Layout:
     seeds = max(seeds, 1)
     tile = max(min(share // seeds, side, largest), SMALLEST_TILE)
     layout = Layout(tile, seeds, columns, rows, heading=0)
-    lines = max(len(_wrapped(prompt, layout.width - 2 * MARGIN, 19)) for prompt in table["prompt"].unique())
+    headings = (_heading(rows, prompt) for prompt, rows in table.groupby("prompt"))
+    lines = max(len(_wrapped(heading, layout.width - 2 * MARGIN, 19)) for heading in headings)
     return layout._replace(heading=24 * lines + 14)
 
 
@@ -104,10 +109,15 @@ def _side(table: pd.DataFrame) -> int:
     return Image.open(table["image"].iloc[0]).width
 
 
+def _heading(pictures: pd.DataFrame, prompt: str) -> str:
+    """The prompt; and what must not be seen on the pictures of one that only holds back a cell."""
+    return f"{prompt} {MUST_NOT.get(pictures['kind'].iloc[0], '')}".strip()
+
+
 def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) -> np.ndarray:
     canvas = Image.new("RGB", (layout.width, layout.sheet_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    for i, line in enumerate(_wrapped(prompt, layout.width - 2 * MARGIN, 19)):
+    for i, line in enumerate(_wrapped(_heading(table, prompt), layout.width - 2 * MARGIN, 19)):
         draw.text((MARGIN, 4 + 24 * i), line, INK, _font(19))
     epochs = sorted(table["epoch"].unique())
     weights = sorted(table.loc[table["epoch"] > 0, "weight"].unique())

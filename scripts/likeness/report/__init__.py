@@ -14,7 +14,7 @@ from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_files, sample_uri
 from likeness.report.samples import samples_part
-from likeness.selection import advice, chosen_cell, read_choice, scored_pictures
+from likeness.selection import advice, chosen_cell, measured_pictures, read_choice
 
 
 def report_page(
@@ -43,7 +43,7 @@ def report_page(
     Raises LikenessError if the samples and the scores are not of the same pictures.
     """
     chosen = read_choice(choice)
-    table = scored_pictures(samples, scores, chosen["beta"])
+    table = measured_pictures(samples, scores, chosen["beta"])
     files = {"dataset.json": dataset, "photos.tsv": photos, "captions.tsv": captions, "scores.tsv": scores}
     pictures = sample_files(table, thumbnails, threads)
     # Named by content: a picture that did not change keeps its name, and a browser shows no old one for a new one.

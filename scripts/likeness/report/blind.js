@@ -7,12 +7,12 @@ const rounds = comparable();
 let votes = keptVotes(); // one letter per pair, in the order of drawing: a, b, or n for neither
 
 // The pictures that can be told apart by their scores, by prompt and seed. Those that a gate holds back are left out:
-// that a picture without a face loses is no test of the score.
+// that a picture without a face loses is no test of the score. So are those that have none.
 function comparable() {
   const groups = new Map();
   for (const picture of run.pictures) {
     const place = placeOf(picture.place);
-    if (place.epoch === BASE || picture.out) continue;
+    if (place.epoch === BASE || picture.out || picture.score === null) continue;
     const key = `${place.prompt} ${place.seed}`;
     groups.set(key, [...(groups.get(key) ?? []), picture]);
   }

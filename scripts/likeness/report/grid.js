@@ -7,7 +7,7 @@ const FLIP_EVERY = 250; // ms while the key is held: faster, and faces cannot be
 
 const sheet = document.getElementById("sheet");
 const phone = matchMedia("(max-width: 640px)");
-const scores = run.pictures.map((picture) => picture.score);
+const scores = run.pictures.map((picture) => picture.score).filter((score) => score !== null);
 const [coldest, hottest] = [Math.min(...scores), Math.max(...scores)];
 
 let state = startingState();
@@ -152,11 +152,13 @@ function tile(place, spot) {
   element.classList.toggle("out", picture.out !== "");
   element.classList.toggle("chosen", setting === chosen);
   element.classList.toggle("alike", setting !== chosen && alike.has(setting));
+  const scored = picture.score !== null; // else its prompt only holds back a setting
+  element.classList.toggle("scored", scored);
   element.style.setProperty("--heat", `${(100 * (picture.score - coldest)) / (hottest - coldest || 1)}%`);
   const image = made("img", { decoding: "async", loading: "lazy", alt: titleOf(place), src: sourceOf(picture) });
-  const label = made("span", {}, made("b", {}, scoreLabel(picture)));
+  const label = made("span", {}, made("b", {}, picture.label));
   const mean = means.get(setting);
-  if ([state.across, state.down].sort().join() === "epoch,weight") {
+  if (scored && [state.across, state.down].sort().join() === "epoch,weight") {
     if (!picture.out) label.append(made("small", {}, `mean ${mean.toFixed(2)}`)); // a reason takes the room
     const bar = made("i", { className: "mean" });
     bar.style.width = `${100 * mean}%`;
@@ -353,7 +355,7 @@ function flipTile(element) {
   element.classList.add("flipped");
   element.querySelector("img").src = sourceOf(picture);
   const axis = state.flip === "base" ? "epoch" : state.flip;
-  element.querySelector("span").replaceChildren(made("b", {}, scoreLabel(picture)), made("small", {}, valueLabel(axis, place[axis])));
+  element.querySelector("span").replaceChildren(made("b", {}, picture.label), made("small", {}, valueLabel(axis, place[axis])));
 }
 
 function stopFlipping() {

@@ -28,7 +28,7 @@ def sample_uri(path: Path) -> str:
 
 
 def sample_files(table: pd.DataFrame, cache: ItemCache, threads: int) -> dict[str, Path]:
-    """The pictures of a table of selection.scored_pictures as JPEG files in the cache, marked: image -> file.
+    """The pictures of a table of selection.measured_pictures as JPEG files in the cache, marked: image -> file.
 
     Only new ones are encoded, by their pixels: one that says another name of its LoRA is not.
     """

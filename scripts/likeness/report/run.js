@@ -47,10 +47,6 @@ function titleOf(place) {
   return `${settingLabel(place)}, ${valueLabel("seed", place.seed)}`;
 }
 
-function scoreLabel(picture) {
-  return picture.out || picture.score.toFixed(2);
-}
-
 function made(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

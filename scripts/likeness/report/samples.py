@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from likeness.selection import COUNTED, picture_label
+
 AXES = ("epoch", "weight", "prompt", "seed")
 BASE = -1  # the place of the base model on the axis of epochs; it has no weight
-# Columns of scored_pictures that say where a picture stands, what becomes of it, or the same of all. Every other
+# Columns of measured_pictures that say where a picture stands, what becomes of it, or the same of all. Every other
 # column that holds numbers is shown, so that a new measurement needs no change here.
 NOT_SHOWN = {
     *(*AXES, "kind", "image", "pixels", "face_found", "score", "gate", "prompt_detail"),
@@ -18,15 +20,17 @@ DECIMALS = 4  # of a number in the page: what scores.tsv has
 
 
 def samples_part(table: pd.DataFrame, choice: Mapping, files: Sequence[str]) -> dict:
-    """What grid.js and blind.js read, from a table of selection.scored_pictures and the file name of each of its rows.
+    """What grid.js and blind.js read, from a table of selection.measured_pictures and the file name of each row.
 
     {axes: {axis: values}, numbers: names, chosen: [epoch, weight], alike: [[epoch, weight]...], means: [[epoch,
-    weight, score]...] over all prompts and seeds, pictures: [{place, file, score, out, numbers, detail}...]}. A place
-    is the index on every axis, in the order of AXES; `out` is empty or why the picture does not count.
+    weight, score]...] over all prompts and seeds, pictures: [{place, file, score, label, out, numbers, detail}...]}. A
+    place is the index on every axis, in the order of AXES; `out` is empty or which gate holds the picture back; `score`
+    is none where the prompt is there to hold back a cell only (the untrained class, two people).
     """
     kinds = table["kind"].nunique()
     prompts = [
-        f"{kind}: {text}" if kinds > 1 else text for kind, text in zip(table["kind"], table["prompt"], strict=True)
+        f"{kind.replace('_', ' ')}: {text}" if kinds > 1 else text
+        for kind, text in zip(table["kind"], table["prompt"], strict=True)
     ]
     trained = table[table["epoch"] > 0]
     axes = {
@@ -52,7 +56,8 @@ def samples_part(table: pd.DataFrame, choice: Mapping, files: Sequence[str]) -> 
                     at["seed"][row["seed"]],
                 ],
                 "file": file,
-                "score": round(float(row["score"]), DECIMALS),
+                "score": round(float(row["score"]), DECIMALS) if row["kind"] in COUNTED else None,
+                "label": picture_label(row),
                 "out": row["gate"].replace("_", " "),
                 "numbers": values,
                 "detail": row["prompt_detail"],

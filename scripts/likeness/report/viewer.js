@@ -21,7 +21,7 @@ function drawViewed(place) {
   const base = { ...place, epoch: BASE }, beside = document.getElementById("viewer-base");
   beside.hidden = !state.base || place.epoch === BASE;
   Object.assign(beside.firstElementChild, { src: sourceOf(pictureAt(base)), alt: titleOf(base) });
-  document.getElementById("viewer-title").textContent = `${titleOf(place)}: ${scoreLabel(picture)}`;
+  document.getElementById("viewer-title").textContent = `${titleOf(place)}: ${picture.label}`;
   document.getElementById("viewer-prompt").textContent = valueLabel("prompt", place.prompt);
   const numbers = run.numbers.map((name, i) => [name, picture.numbers[i]]).filter(([, value]) => value !== null);
   document.getElementById("viewer-numbers").replaceChildren(
