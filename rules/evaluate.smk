@@ -71,6 +71,8 @@ rule choose_checkpoint:
         models="results/{subject}/{run}/models.json",
         base="results/base.json",
         dataset="results/{subject}/dataset.json",
+        crops="results/{subject}/crops.tsv",
+        measured_by="results/models/models.json",
     output:
         choice=report(
             "results/{subject}/{run}/best/choice.json",
@@ -110,7 +112,8 @@ rule choose_checkpoint:
         "{wildcards.subject}/{wildcards.run}: choose checkpoint and weight"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --scores {input.scores:q}"
-        " --models {input.models:q} --base {input.base:q} --dataset {input.dataset:q} --choice {output.choice:q}"
+        " --models {input.models:q} --base {input.base:q} --dataset {input.dataset:q} --crops {input.crops:q}"
+        " --measured-by {input.measured_by:q} --choice {output.choice:q}"
         " --lora {output.lora:q} --sidecar {output.sidecar:q} --preview {output.preview:q} --card {output.card:q}"
 
 

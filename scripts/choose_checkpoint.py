@@ -1,15 +1,19 @@
 """Choose one epoch and one weight from the scores, and lay out best/: the LoRA, its A1111 sidecar, preview and card."""
 
+import hashlib
 import json
 
 from likeness import best, cli, selection
 from likeness.checkpoints import checkpoint_file
-from likeness.files import write_atomic
+from likeness.files import read_table, write_atomic
 from likeness.provenance import file_sha256
+
+INPUTS = ("scores", "models", "base", "dataset", "crops", "measured_by")
+OUTPUTS = ("choice", "lora", "sidecar", "preview", "card")
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "scores", "models", "base", "dataset", "choice", "lora", "sidecar", "preview", "card")
+    args = cli.arguments(__doc__, *INPUTS, *OUTPUTS)
     config = args.config
     scores = selection.read_scores(args.scores)
     select = {key: getattr(config.select, key) for key in ("beta", "bootstrap", "confidence", "seed")}
@@ -19,6 +23,7 @@ def main() -> None:
 
     base, dataset = json.loads(args.base.read_text()), json.loads(args.dataset.read_text())
     preview = best.preview_png(scores, choice)
+    sidecar = _json(best.sidecar(choice, vars(config.subject), base["family"]))
     card = best.model_card(
         choice,
         name=f"{config.subject_name}, {config.run_name}",
@@ -29,13 +34,16 @@ def main() -> None:
         dataset=dataset,
         hashes={
             args.lora.name: choice["sha256"],
+            args.sidecar.name: hashlib.sha256(sidecar.encode()).hexdigest(),
+            args.preview.name: hashlib.sha256(preview).hexdigest(),
             "dataset.json": file_sha256(args.dataset),
             "scores.tsv": file_sha256(args.scores),
+            **best.judging_hashes(scores, choice, read_table(args.crops), json.loads(args.measured_by.read_text())),
         },
     )
     write_atomic(args.lora, source.read_bytes())
     write_atomic(args.preview, preview)
-    write_atomic(args.sidecar, _json(best.sidecar(choice, vars(config.subject), base["family"])))
+    write_atomic(args.sidecar, sidecar)
     write_atomic(args.card, card)
     write_atomic(args.choice, _json(choice))
     cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in selection.advice(choice)))

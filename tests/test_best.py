@@ -14,7 +14,9 @@ from PIL import Image
 
 from infotext_reader import loras, parameters, text_chunks
 from likeness import selection
+from likeness.files import read_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
+from likeness.models import FACE_RECOGNITION_DLIB, FACE_RECOGNITION_SFACE
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.sampling import load_pipeline
 from likeness.tensors import read_metadata, with_metadata
@@ -30,6 +32,7 @@ CONFIG = {
     "train": {"rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
     "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5, "clip": None},
 }
+RECOGNISERS = {FACE_RECOGNITION_SFACE: "a" * 64, FACE_RECOGNITION_DLIB: "b" * 64}
 OUTPUTS = {"lora": "ava_portrait.safetensors", "sidecar": "ava_portrait.json", "preview": "ava_portrait.png"}
 OUTPUTS |= {"choice": "choice.json", "card": "README.md"}
 
@@ -41,6 +44,7 @@ def run(tmp_path, ava) -> Path:
     write_run(tmp_path, made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, noise=0.05))
     write_models(tmp_path, 3)
     write_subject(tmp_path / "subject", ava)
+    (tmp_path / "subject/models.json").write_text(json.dumps(RECOGNISERS))
     return tmp_path
 
 
@@ -50,6 +54,8 @@ def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:
         "models": "models.json",
         "base": "subject/base.json",
         "dataset": "subject/dataset.json",
+        "crops": "subject/crops.tsv",
+        "measured-by": "subject/models.json",
     }
     paths = {name: run / path for name, path in inputs.items()} | {n: run / "best" / p for n, p in OUTPUTS.items()}
     options = [part for name, path in paths.items() for part in (f"--{name}", path)]
@@ -115,6 +121,12 @@ def test_the_card_tells_consent_choice_and_every_hash(run):
     hashes = {file_sha256(run / "best" / "ava_portrait.safetensors"), file_sha256(run / "subject" / "dataset.json")}
     hashes |= {base["digest"], *base["sha256"].values()}
     hashes |= {image[key] for image in dataset["images"] for key in ("sha256", "caption_sha256")}
+    hashes |= {file_sha256(run / "best" / OUTPUTS[name]) for name in ("sidecar", "preview")} | set(RECOGNISERS.values())
+    crops, scores = read_table(run / "subject/crops.tsv"), selection.read_scores(run / "scores.tsv")
+    drawn = scores.loc[(scores["epoch"] == 2) & (scores["weight"] == 0.8), "image"]
+    heldout = crops.loc[crops["fate"] == "heldout", "sha256"]
+    assert len(drawn) and len(heldout)
+    hashes |= {*heldout, *(file_sha256(Path(image)) for image in drawn)}
     assert hashes <= set(re.findall(r"[0-9a-f]{64}", card))
 
 
