@@ -1,5 +1,6 @@
 """The grid shows every cell once, in its place, with the choice framed; and says that it is made by AI."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 from infotext_reader import loras, parameters, plotted_prompts
 from likeness import selection
 from likeness.errors import LikenessError
-from likeness.grid import BACKGROUND, CHOSEN, FRAME, MARGIN, grid, grid_layout, sheet_infotext
+from likeness.grid import BACKGROUND, CHOSEN, FRAME, HELD_BACK, MARGIN, STRIP, grid, grid_layout, sheet_infotext
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png
 from likeness.provenance import SCRIPTS
 from made_run import PROMPTS, SELECT, made_scores, write_run
@@ -85,6 +86,24 @@ def plot_grid(folder: Path, name: str) -> None:
     samples = sorted((folder / "samples").glob("*.tsv"))
     command = [sys.executable, SCRIPTS / "plot_grid.py", "--samples", *samples, "--scores", folder / "scores.tsv"]
     subprocess.run([*command, "--choice", folder / "choice.json", "--grid", folder / name], check=True)
+
+
+def test_a_strip_says_the_score_and_in_red_why_a_picture_is_out(tmp_path):
+    """Read back by comparing with strips of other words: what differs in words differs in pixels, and only then."""
+    gates = {(1, 0.6): "no_face", (1, 0.8): "copy", (3, 0.6): "no_face"}
+    table, choice = made(tmp_path, 128, seeds=(1,), gate=lambda *cell: gates.get(cell, ""))
+    layout, picture = grid_layout(table), grid(table, choice)
+    top = sheet_tops(picture, layout)[0]
+    strips = {}
+    for epoch, row in itertools.product((1, 2, 3), range(3)):
+        x, y = layout.corner(epoch, row)
+        strip = picture[top + y + layout.tile :][:STRIP, x : x + layout.tile]
+        strips[epoch, (0.6, 0.8, 1.0)[row]] = strip[1:-1, 1:-1]
+    red = {cell for cell, strip in strips.items() if (strip == HELD_BACK).all(axis=-1).any()}
+    assert red == set(gates)
+    same = lambda one, other: np.array_equal(strips[one], strips[other])  # noqa: E731
+    assert same((1, 0.6), (3, 0.6)) and not same((1, 0.6), (1, 0.8)), "no face, no face; copy"
+    assert same((1, 1.0), (3, 1.0)) and not same((1, 1.0), (2, 1.0)), "0.30, 0.30; 0.90"
 
 
 def test_a_long_prompt_is_wrapped_not_cut(tmp_path):

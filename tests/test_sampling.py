@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -227,6 +228,22 @@ def test_only_new_cells_are_drawn(checkpoint):
     assert checkpoint.drawn(**moved)[0] == "items: 0 computed, 12 reused", "another kind of prompt, the same words"
     assert checkpoint.drawn(batch_size=1)[0] == "items: 0 computed, 8 reused"
     assert checkpoint.drawn(sampler="Euler a")[0] == "items: 8 computed, 0 reused"
+
+
+def test_models_and_lora_are_loaded_once_and_not_at_all_without_a_new_cell(checkpoint):
+    loaded = []
+
+    def counted(owner, name: str) -> None:
+        real = getattr(owner, name)
+        double = lambda *arguments, **options: loaded.append(name) or real(*arguments, **options)  # noqa: E731
+        checkpoint.monkeypatch.setattr(owner, name, double)
+
+    counted(diffusers.StableDiffusionPipeline, "from_pretrained")
+    counted(diffusers.StableDiffusionPipeline, "load_lora_weights")
+    checkpoint.drawn()
+    assert loaded == ["from_pretrained", "load_lora_weights"], "for 2 weights, 2 prompts, 2 seeds"
+    checkpoint.drawn(weights=[0.5])
+    assert len(loaded) == 2
 
 
 def test_a_run_of_another_name_only_says_it_in_its_pictures(checkpoint, lora):
