@@ -77,7 +77,8 @@ def easyphoto(run: Run) -> Cell:
 def cyberharem(run: Run) -> Cell:
     """CyberHarem's F-beta (beta 3) at weight 0.8 of fidelity to the training photos and of prompt following, each
     normalised over the checkpoints of the run. It wants some best checkpoints, a third of them but 3 to 5: of the
-    soundness that leaves three times as many, or else of twice as many that are soundest (cyberharem/eval/eval.py)."""
+    soundness that leaves three times as many, or else of twice as many that are soundest and those that are as sound
+    (cyberharem/eval/eval.py)."""
     pictures = run.scores[(run.scores["epoch"] > 0) & (run.scores["weight"] == 0.8)]
     means = pictures.assign(sound=pictures["gate"] != "broken").groupby("epoch")
     means = means[["training_similarity", "prompt_score", "sound"]].mean()
@@ -92,7 +93,7 @@ def cyberharem(run: Run) -> Cell:
         kept = score[means["sound"] >= least - 1e-9]
         if len(kept) >= 3 * wanted:
             return int(kept.idxmax()), 0.8
-    return int(score[means["sound"].nlargest(2 * wanted).index].idxmax()), 0.8
+    return int(score[means["sound"].nlargest(2 * wanted, keep="all").index].idxmax()), 0.8
 
 
 RULES: dict[str, Callable[[Run], Cell]] = {
