@@ -1,5 +1,6 @@
 # make demo    install everything into .venv and run the demonstration (config.yaml as shipped)
 # make test    the same environment, and the tests;  make test-slurm  only those on a cluster, which they start
+# make fault-table   what a cluster does to a training: tests it, and writes docs/slurm.md's table of what they saw
 # make env     only the environment;  make lint  only the style checks
 # make check-slurm   what each rule would ask of your cluster, and what it says to that (docs/slurm.md)
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
@@ -20,7 +21,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test test-slurm check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
+.PHONY: env demo test test-slurm fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
 	bench-report bench-scale
 .DELETE_ON_ERROR:
 
@@ -42,6 +43,11 @@ test-slurm: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh slurm
 	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/slurm
+
+fault-table: env .venv/installed-test
+	tools/system_libraries.sh faces
+	tools/system_libraries.sh slurm
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/slurm/test_slurm_faults.py --fault-table docs/slurm.md
 
 check-slurm: env
 	$(WITH_VENV) python tools/check_slurm.py

@@ -128,9 +128,9 @@ def section(*names):
     return text
 
 
-def growing(amount):
+def growing(amount, times=lambda wildcards: 1):
     """A resource of which a job that failed, for want of it perhaps, gets more: twice, then three times the amount."""
-    return lambda wildcards, attempt: amount * attempt
+    return lambda wildcards, attempt: amount * times(wildcards) * attempt
 
 
 def code(script):

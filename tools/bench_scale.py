@@ -1,6 +1,6 @@
 """Measure what many subjects cost Snakemake: planning, running, its records on disk, and a cluster's jobs.
 
-    python tools/bench_scale.py [--subjects 30 100 300] [--run 10 30 100] [--cluster 3 10] [--beside FOLDER]
+    python tools/bench_scale.py [--subjects 30 300] [--run 10 30 100] [--cluster 10 100 300] [--beside FOLDER]
 
 A project has so many subjects, two runs each, the Snakefile, rules, profile and settings of the demonstration, and the
 photos of its two people in turn. Nothing is computed: each program of the project's copy begins with lines that write
@@ -11,15 +11,17 @@ what its rule declares, and leave; the imports behind them stay, for rules list 
              how often it asks for a file
     run      all jobs on this machine: seconds, seconds of CPU of the one Snakemake, .snakemake/metadata, and a dry run
              when all is done
-    cluster  three stages, two of them submitted, on the cluster of tests/slurm, where one can be started, by
-             profiles/slurm: time between submissions, how often it was asked for the states of jobs, and how long
-             its answer took
+    cluster  all jobs by profiles/slurm on the cluster of tests/slurm, where one can be started, each with one core: the
+             head's seconds and seconds of CPU, time between submissions, how often the cluster was asked for the states
+             of jobs, and how long its answer took. In the jobs the two Snakemakes are left out, too: a line that Python
+             starts with writes what the rule declares. Their cost is that of `job`, in full, on whatever node
 
 With --beside, everything but the cluster is measured in turn with the code of another checkout. The last line is what a
 job of the largest run costs Snakemake over one of the smallest, in CPU, its start among it.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -56,6 +58,24 @@ for option, path in zip(sys.argv, map(pathlib.Path, sys.argv[1:])):
             path.write_text("{{}}")
 sys.exit()
 """
+# Python runs this before all else: in a job of the cluster it stands in for Snakemake, `python -m snakemake ...`.
+STAND_IN_JOB = """\
+import sys
+
+if "--target-jobs" in sys.orig_argv and "slurm-jobstep" in " ".join(sys.orig_argv):
+    import json
+    import os
+    import pathlib
+
+    outputs = json.loads(pathlib.Path(__file__).with_name("outputs.json").read_text())
+    rule, _, wildcards = sys.orig_argv[sys.orig_argv.index("--target-jobs") + 1].partition(":")
+    values = dict(pair.split("=") for pair in wildcards.split(","))
+    for path in (pathlib.Path(output.format(**values)) for output in outputs[rule]):
+        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+        if path.suffix:
+            path.write_text("{}")
+    os._exit(0)
+"""
 # As the executor for clusters calls it within a job (RealExecutor.format_job_exec), but for what is about waiting.
 IN_JOB = [
     *("--target-jobs", "train_lora:subject=s000,run=portrait", "--allowed-rules", "train_lora", "--cores", "all"),
@@ -76,9 +96,9 @@ class Call(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", type=int, nargs="+", default=[30, 100, 300])
+    parser.add_argument("--subjects", type=int, nargs="+", default=[30, 300])
     parser.add_argument("--run", type=int, nargs="+", default=[10, 30, 100])
-    parser.add_argument("--cluster", type=int, nargs="*", default=[3, 10])
+    parser.add_argument("--cluster", type=int, nargs="*", default=[10, 100, 300])
     parser.add_argument("--beside", type=Path)
     args = parser.parse_args()
     codes = {"beside": args.beside.resolve(), "here": ROOT} if args.beside else {"here": ROOT}
@@ -117,10 +137,15 @@ def made_project(folder: Path, code: Path, subjects: int) -> Path:
     config |= {"subjects": {name: {"photos": f"photos/{name}"} | about for name in names}, "runs": RUNS}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rules = "".join(file.read_text() for file in sorted((folder / "rules").glob("*.smk")))
+    declared = {}
     for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n|\n)+)", rules, re.M):
         outputs = re.findall(r"(--[\w-]+) \{output[.\w]*:q\}", body)
         program = folder / f"scripts/{rule}.py"
         program.write_text(STAND_IN.format(outputs=outputs) + program.read_text())
+        declared[rule] = re.findall(r'"(results/[^"]+)"', re.search(r"^    output:\n((?:     .*\n)+)", body, re.M)[1])
+    (folder / "nodes").mkdir()
+    (folder / "nodes/outputs.json").write_text(json.dumps(declared))
+    (folder / "nodes/sitecustomize.py").write_text(STAND_IN_JOB)
     return folder
 
 
@@ -154,32 +179,42 @@ def print_run(name: str, project: Path, subjects: int) -> float:
 
 
 def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
-    print("\ncluster  subjects   jobs  submitted       s  s CPU  ms between submissions  asked  ms per answer")
+    print(
+        "\ncluster          subjects   jobs  submitted       s  s CPU  ms CPU per job  ms between submissions  asked"
+        "  ms per answer"
+    )
     (folder / "cluster").mkdir()
     with started_cluster(folder / "cluster", ACCOUNT):
         for subjects in sizes:
             project = made_project(folder / f"cluster {subjects}", ROOT, subjects)
             write_profile(project / "profiles/slurm")
+            threads = [f"{rule}=1" for rule in json.loads((project / "nodes/outputs.json").read_text())]
             # --verbose, because only so the plugin sums up its questions.
-            done = snakemake(project, "--workflow-profile", "profiles/slurm", "--verbose", "--until", "crop_faces")
+            done = snakemake(
+                project, "--workflow-profile", "profiles/slurm", "--verbose", "--set-threads", *threads,
+                PYTHONPATH=str(project / "nodes"),
+            )  # fmt: skip
             submitted = [second for second, line in done.said if "has been submitted with SLURM jobid" in line]
             gaps = [after - before for before, after in zip(submitted, submitted[1:], strict=False)]
             asked, average = re.search(
                 r"timing summary at shutdown: calls=(\d+), .*?avg=([\d.]+)s", "\n".join(line for _, line in done.said)
             ).groups()
+            jobs = finished(done)
             print(
-                f"         {subjects:8} {finished(done):6} {len(submitted):10} {done.seconds:7.0f} {done.cpu:6.1f} "
-                f"{1000 * statistics.median(gaps):23.0f} {asked:>6} {1000 * float(average):14.0f}",
+                f"                {subjects:9} {jobs:6} {len(submitted):10} {done.seconds:7.0f} {done.cpu:6.1f} "
+                f"{1000 * done.cpu / jobs:15.1f} {1000 * statistics.median(gaps):23.0f} {asked:>6} "
+                f"{1000 * float(average):14.0f}",
                 flush=True,
             )
 
 
-def snakemake(project: Path, *arguments: str) -> Call:
+def snakemake(project: Path, *arguments: str, **environment: str) -> Call:
     """A call to its end. Ends the program with what Snakemake said if it fails."""
     started, said = time.monotonic(), []
     process = subprocess.Popen(
-        [SNAKEMAKE, *arguments], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        [SNAKEMAKE, *arguments], cwd=project, env=os.environ | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     for line in process.stdout:
         said.append((time.monotonic() - started, line.rstrip()))
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -4,7 +4,7 @@
 
 The jobs are those of a dry run in which everything runs; the executor plugin's own functions choose the partition and
 write the command. Memory (MB) and minutes are those of the first and the last attempt. The cluster's sbatch gets each
-rule's command with --test-only, and says when and where such a job would start, or why it never would.
+rule's commands of both with --test-only, and says when and where such a job would start, or why it never would.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 from snakemake.cli import ExecutorPluginRegistry, args_to_api, parse_args
@@ -36,13 +36,16 @@ def main() -> None:
     jobs = planned_jobs(parser, args)
     local = [rule for rule, (job, *_) in jobs.items() if rule in job.dag.workflow._localrules]
     submitted = {rule: of_rule for rule, of_rule in jobs.items() if rule not in local}
+    last = 1 + args.retries
     commands = {rule: command(job, settings) for rule, (job, *_) in submitted.items()}
-    print_table([COLUMNS, *(row(of_rule, commands[rule], 1 + args.retries) for rule, of_rule in submitted.items())])
+    print_table([COLUMNS, *(row(of_rule, commands[rule], last) for rule, of_rule in submitted.items())])
     print(f"\nwhere snakemake runs: {', '.join(rule for rule in local if rule != 'all')}")
     if shutil.which("scontrol") and subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0:
         print("\nthe cluster's answers")
-        for rule, text in commands.items():
-            print(f"{rule}: {answer(text)}")
+        for rule, (job, *_) in submitted.items():
+            print(f"{rule}: {answer(commands[rule])}")
+            with attempt(job, last):
+                print(f"{rule}, attempt {last}: {answer(command(job, settings))}")
     else:
         print("\nno cluster answers here (scontrol ping); run this where one does to hear what it says")
 
@@ -82,21 +85,30 @@ def command(job, settings) -> str:
     return get_submit_command(job, about, settings) + set_gres_string(job)
 
 
-def row(jobs: Sequence, text: str, attempts: int) -> tuple[str, ...]:
+@contextlib.contextmanager
+def attempt(job, number: int) -> Iterator[None]:
+    """Within it a job asks for what it would ask for at attempt `number`."""
+    job.attempt = number
+    try:
+        yield
+    finally:
+        job.attempt = 1
+
+
+def row(jobs: Sequence, text: str, last: int) -> tuple[str, ...]:
     """What COLUMNS name, of the jobs of one rule, the first of which has the command `text`."""
     job = jobs[0]
     partition, gpus = (re.search(option, text) for option in (r" -p (\S+)", r" --gpus=(\S+)"))
-    job.attempt = attempts
-    last = job.resources
-    job.attempt = 1
+    with attempt(job, last):
+        grown = job.resources
     return (
         job.rule.name,
         str(len(jobs)),
         partition[1] if partition else "the default",
         gpus[1] if gpus else "",
         str(job.threads),
-        f"{job.resources.mem_mb} {last.mem_mb}",
-        f"{job.resources.runtime} {last.runtime}",
+        f"{job.resources.mem_mb} {grown.mem_mb}",
+        f"{job.resources.runtime} {grown.runtime}",
     )
 
 

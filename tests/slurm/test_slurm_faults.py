@@ -1,8 +1,10 @@
 """Whatever a cluster does to a training, it ends in the bytes of one that nothing happened to, and no epoch is trained
-twice. The table of docs/slurm.md is made of these."""
+twice. `make fault-table` writes docs/slurm.md's table: of each test that passed what its marker `fault` says (what
+happens, what becomes of the training, what the user does) and what was seen."""
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -14,6 +16,7 @@ from cluster_project import ClusterProject
 from training_in_project import (
     TRAINED,
     assert_as_if_nothing_had_happened,
+    epochs_trained,
     forget,
     log,
     prepare,
@@ -57,11 +60,31 @@ def untrained(cluster, project, undisturbed):
     wait_for("idle nodes", lambda: states() == ["idle"])
 
 
-def assert_well_ended(project, head, undisturbed) -> None:
-    """Snakemake, which was never started again, ends well."""
-    status = head.wait(timeout=600)
-    assert status == 0, project.output.read_text() + project.logs()
-    assert_as_if_nothing_had_happened(project, undisturbed)
+@pytest.fixture
+def assert_well_ended(project, undisturbed, record_property) -> Callable:
+    """Of a Snakemake: it ends well, and so does the training, which is noted for the table."""
+    before = len(jobs(project.folder))
+
+    def check(head) -> None:
+        status = head.wait(timeout=600)
+        assert status == 0, project.output.read_text() + project.logs()
+        assert_as_if_nothing_had_happened(project, undisturbed)
+        record_property("seen", seen(project, before))
+
+    return check
+
+
+def seen(project, before: int) -> str:
+    """What became of the jobs after so many first ones, and of the training."""
+    ended = [
+        job.state.lower()
+        + (f" after {again} restart{'s' if again > 1 else ''}" if (again := restarts(job.number)) else "")
+        for job in jobs(project.folder)[before:]
+    ]
+    steps = re.findall(r"resuming after step (\d+ of \d+)", log(project).read_text())
+    resumed = f"went on after step {', '.join(steps)}" if steps else "was never interrupted"
+    trained = epochs_trained(project)
+    return f"jobs: {', '.join(ended)}. It {resumed}; {len(trained)} epochs trained, each once; the same bytes"
 
 
 def wait_for_word(project, pattern: str) -> None:
@@ -80,12 +103,21 @@ def attempts(project, since: int = 0) -> list[tuple[str, int]]:
     return [(job.state, job.minutes) for job in jobs(project.folder)][since:]
 
 
+def assert_resumed(project) -> None:
+    assert "resuming after step" in log(project).read_text()
+
+
 def restarts(number: str) -> int:
     """How often SLURM itself has started a job again."""
     return int(re.search(r"Restarts=(\d+)", output("scontrol", "show", "job", number))[1])
 
 
-def test_cancelled(project, undisturbed):
+@pytest.mark.fault(
+    "`scancel` of its job",
+    "it saves and leaves; Snakemake submits it again",
+    "nothing",
+)
+def test_cancelled(project, assert_well_ended):
     """The trainer saves and leaves; the next attempt goes on from that step."""
     before = len(attempts(project))
     head = project.start(TRAINED)
@@ -93,12 +125,17 @@ def test_cancelled(project, undisturbed):
     number, _ = running("train_lora")
     output("scancel", number)
     wait_for_word(project, "SIGTERM: (saved|leaving)")
-    assert_well_ended(project, head, undisturbed)
-    assert "resuming after step" in log(project).read_text()
+    assert_well_ended(head)
+    assert_resumed(project)
     assert attempts(project, before) == [("CANCELLED", 120), ("COMPLETED", 240)]
 
 
-def test_time_limit(project, undisturbed):
+@pytest.mark.fault(
+    "its time limit comes",
+    "two minutes before, it is warned, saves and leaves; the next attempt gets twice the time",
+    "nothing",
+)
+def test_time_limit(project, assert_well_ended):
     """The trainer is warned, saves and leaves; the next attempt has twice the time."""
     before = len(attempts(project))
     head = project.start(TRAINED)
@@ -108,30 +145,48 @@ def test_time_limit(project, undisturbed):
     end = datetime.now() + timedelta(seconds=90)
     output("scontrol", "update", f"JobId={number}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}")
     wait_for_word(project, "SIGURG: (saved|leaving)")
-    assert_well_ended(project, head, undisturbed)
+    assert_well_ended(head)
+    assert_resumed(project)
     assert attempts(project, before)[-1] == ("COMPLETED", 240)
 
 
-def test_requeued(project, undisturbed):
+@pytest.mark.fault(
+    "`scontrol requeue`",
+    "SLURM starts the same job again, which goes on from the last saved state",
+    "nothing",
+)
+def test_requeued(project, assert_well_ended):
     head = project.start(TRAINED)
     trainer(project)
     number, _ = running("train_lora")
     output("scontrol", "requeue", number)
-    assert_well_ended(project, head, undisturbed)
+    assert_well_ended(head)
+    assert_resumed(project)
     assert restarts(number) == 1
 
 
-def test_preempted(project, undisturbed):
+@pytest.mark.fault(
+    "a partition of higher priority takes its place (`PreemptMode=REQUEUE`)",
+    "as with `scontrol requeue`",
+    "nothing",
+)
+def test_preempted(project, assert_well_ended):
     """Jobs of a higher partition take all GPUs; once they are done, the training goes on."""
     head = project.start(TRAINED)
     trainer(project)
     number, _ = running("train_lora")
     output("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
-    assert_well_ended(project, head, undisturbed)
+    assert_well_ended(head)
+    assert_resumed(project)
     assert restarts(number) == 1
 
 
-def test_slurmd_killed(cluster, project, undisturbed):
+@pytest.mark.fault(
+    "its node's slurmd dies, and SLURM starts the job on another node while the first trainer still runs",
+    "the second waits for the first one's lock, and takes what it made",
+    "nothing",
+)
+def test_slurmd_killed(cluster, project, assert_well_ended):
     """The cluster takes the node for dead and starts the job on the other, while the first trainer lives on."""
     head = project.start(TRAINED)
     first = trainer(project)
@@ -143,34 +198,71 @@ def test_slurmd_killed(cluster, project, undisturbed):
         wait_for_word(project, "trains this very run; waiting")
         assert running("train_lora")[1] != node
         first.resume()
-        assert_well_ended(project, head, undisturbed)
+        assert_well_ended(head)
     finally:
         cluster.start_slurmd(node)
 
 
-def test_what_a_training_does_not_notice(cluster, project, undisturbed):
-    """Its node is drained, slurmctld is killed and started again, a second Snakemake wants to work in the folder."""
+@pytest.mark.fault(
+    "its node is drained",
+    "it runs on; what comes goes to other nodes",
+    "nothing",
+)
+def test_node_drained(project, assert_well_ended):
     head = project.start(TRAINED)
     training = trainer(project)
     training.suspend()  # so that it is not done before all that
     number, node = running("train_lora")
-    refused = project.run(TRAINED, check=False)
-    assert refused.status != 0 and "cannot be locked" in refused.text
     output("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     try:
         elsewhere = output("srun", "--partition=accel", "--gpus=1", "printenv", "SLURMD_NODENAME")
         assert {node, elsewhere} == {"g1", "g2"}
-        cluster.kill("slurmctld")
-        time.sleep(5)  # several of Snakemake's questions go unanswered
-        cluster.start_slurmctld()
         training.resume()
-        assert_well_ended(project, head, undisturbed)
+        assert_well_ended(head)
     finally:
         output("scontrol", "update", f"NodeName={node}", "State=RESUME")
     assert restarts(number) == 0
 
 
-def test_snakemake_killed_and_started_again(project, undisturbed):
+@pytest.mark.fault(
+    "slurmctld is killed and started again",
+    "it runs on; Snakemake asks again",
+    "nothing",
+)
+def test_slurmctld_restarted(cluster, project, assert_well_ended):
+    head = project.start(TRAINED)
+    training = trainer(project)
+    training.suspend()  # so that it is not done before all that
+    number, _ = running("train_lora")
+    cluster.kill("slurmctld")
+    time.sleep(5)  # several of Snakemake's questions go unanswered
+    cluster.start_slurmctld()
+    training.resume()
+    assert_well_ended(head)
+    assert restarts(number) == 0
+
+
+@pytest.mark.fault(
+    "a second Snakemake in the same folder",
+    'it leaves with "Directory cannot be locked"',
+    "nothing",
+)
+def test_second_snakemake(project, assert_well_ended):
+    head = project.start(TRAINED)
+    training = trainer(project)
+    training.suspend()  # so that it is not done before the second one comes
+    refused = project.run(TRAINED, check=False)
+    assert refused.status != 0 and "cannot be locked" in refused.text
+    training.resume()
+    assert_well_ended(head)
+
+
+@pytest.mark.fault(
+    "Snakemake itself is killed (`kill -9`, the login node)",
+    "the job runs on, no Snakemake knows of it",
+    "give the same command again; the new job waits for the old one and takes what it made",
+)
+def test_snakemake_killed_and_started_again(project, assert_well_ended):
     """Its job runs on. The next Snakemake knows nothing of it and submits another, which waits for the first one's end
     and takes what it made."""
     head = project.start(TRAINED)
@@ -182,10 +274,15 @@ def test_snakemake_killed_and_started_again(project, undisturbed):
     wait_for("a second trainer", lambda: len(trainers(project)) == 2)
     wait_for_word(project, "trains this very run; waiting")
     first.resume()
-    assert_well_ended(project, head, undisturbed)
+    assert_well_ended(head)
 
 
-def test_full_disk(project, undisturbed):
+@pytest.mark.fault(
+    "the disk of the run stores is full",
+    "it says so and leaves; what was saved is safe",
+    "free some space, give the same command",
+)
+def test_full_disk(project, assert_well_ended):
     """The disk of the run stores fills up; after some space was made the same command goes on."""
     runs = project.folder / "results/.cache/runs"
     runs.mkdir(parents=True, exist_ok=True)
@@ -199,6 +296,6 @@ def test_full_disk(project, undisturbed):
         assert head.wait(timeout=120) != 0
         assert "no space left on device" in slurm_logs(project)
         (runs / "filler").unlink()
-        assert_well_ended(project, project.start(TRAINED), undisturbed)
+        assert_well_ended(project.start(TRAINED))
     finally:
         output("umount", str(runs))

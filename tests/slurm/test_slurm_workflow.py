@@ -63,9 +63,9 @@ def test_the_check_says_what_is_asked_for(project, submitted):
     table, local, answers = check.stdout.split("\n\n")
     said = {}
     for line in table.splitlines()[1:]:
-        rule, _, partition, *gpus, cores, megabytes, _, minutes, last = line.split()
+        rule, _, partition, *gpus, cores, megabytes, most, minutes, last = line.split()
         said[rule] = (partition, gpus, cores, megabytes, int(minutes))
-        assert int(last) == 4 * int(minutes), "the fourth attempt gets four times as much"
+        assert (int(most), int(last)) == (4 * int(megabytes), 4 * int(minutes)), "of the fourth attempt"
     assert said == {
         rule: (
             job.partition,
@@ -77,7 +77,8 @@ def test_the_check_says_what_is_asked_for(project, submitted):
         for rule, job in submitted.items()
     }
     assert "fetch_models" in local and "train_lora" not in local
-    assert all("to start at" in line for line in answers.splitlines()[1:])
+    asked = answers.splitlines()[1:]
+    assert len(asked) == 2 * len(said) and all("to start at" in line for line in asked), "the last attempt fits, too"
 
 
 def test_the_check_of_the_profile_as_it_is_shipped():
@@ -103,5 +104,6 @@ def test_a_training_on_two_gpus_has_them_on_one_node(project):
     finally:
         output("scancel", *others)
     job = jobs(project.folder)[-1]
-    assert (job.rule, job.node, job.requested["gres/gpu"]) == ("train_lora", "g2", "2")
+    assert (job.rule, job.node) == ("train_lora", "g2")
+    assert (job.requested["gres/gpu"], job.requested["mem"]) == ("2", "32000M"), "each process holds the model"
     assert "training on cpu in 2 processes" in log(project).read_text()
