@@ -80,7 +80,7 @@ bench-sample: env
 
 bench-choice: env
 	tools/system_libraries.sh faces
-	.venv/bin/python tools/bench_choice.py
+	.venv/bin/python tools/bench_choice.py --folder .bench/choice
 
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser

@@ -278,24 +278,33 @@ def test_snakemake_killed_and_started_again(project, assert_well_ended):
 
 
 @pytest.mark.fault(
-    "the disk of the run stores is full",
+    "the disk of `results/` is full",
     "it says so and leaves; what was saved is safe",
     "free some space, give the same command",
 )
 def test_full_disk(project, assert_well_ended):
-    """The disk of the run stores fills up; after some space was made the same command goes on."""
-    runs = project.folder / "results/.cache/runs"
-    runs.mkdir(parents=True, exist_ok=True)
-    output("mount", "-t", "tmpfs", "-o", "size=64M,mode=700", "tmpfs", str(runs))
+    """Full for a training's state, that is; what a log takes is left. After some space was made the same command goes
+    on."""
+    results, kept = project.folder / "results", project.folder / "results.kept"
+    results.rename(kept)
+    results.mkdir()
+    size = int(output("du", "--summarize", "--block-size=1M", str(kept)).split()[0]) + 64
+    output("mount", "-t", "tmpfs", "-o", f"size={size}M", "tmpfs", str(results))
     try:
+        output("cp", "--archive", f"{kept}/.", str(results))
         head = project.start(TRAINED, "--retries", "0")
         trainer(project)
-        with open(runs / "filler", "wb") as filler, pytest.raises(OSError, match="No space"):
-            while True:
-                filler.write(bytes(2**16))
+        with open(results / "filler", "wb") as filler:
+            with pytest.raises(OSError, match="No space"):
+                while True:
+                    filler.write(bytes(2**16))
+                    filler.flush()
+            filler.truncate(filler.tell() - 2**16)
         assert head.wait(timeout=120) != 0
         assert "no space left on device" in slurm_logs(project)
-        (runs / "filler").unlink()
+        (results / "filler").unlink()
         assert_well_ended(project.start(TRAINED))
     finally:
-        output("umount", str(runs))
+        output("umount", str(results))
+        results.rmdir()
+        kept.rename(results)
