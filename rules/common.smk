@@ -128,9 +128,12 @@ def section(*names):
     return text
 
 
-def growing(amount, times=lambda wildcards: 1):
-    """A resource of which a job that failed, for want of it perhaps, gets more: twice, then three times the amount."""
-    return lambda wildcards, attempt: amount * times(wildcards) * attempt
+def growing(amount, per=lambda wildcards: 1):
+    """A resource of which a job that failed, for want of it perhaps, gets more: twice, then three times the amount.
+
+    `per` says how often the amount is needed (once for each GPU of a training).
+    """
+    return lambda wildcards, attempt: amount * per(wildcards) * attempt
 
 
 def code(script):

@@ -43,7 +43,7 @@ rule train_lora:
     threads: lambda wildcards: CORES_PER_GPU * gpus(wildcards)
     resources:
         gpu=gpus,
-        mem_mb=growing(16000, times=gpus),
+        mem_mb=growing(16000, per=gpus),
         runtime=growing(120),
     params:
         config=section("train", "clip_skip", "subject_name", "run_name"),

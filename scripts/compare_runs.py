@@ -14,7 +14,7 @@ def main() -> None:
         folder = scores.parent
         choices[folder.name] = choice = read_choice(path)
         samples = [table for table in args.samples if table.is_relative_to(folder)]
-        runs[folder.name] = scored_pictures(samples, scores, choice["beta"])
+        runs[folder.name] = scored_pictures(samples, scores, choice)
     in_order = {name: settings[name] for name in choices}
     html = runs_html(runs, choices, in_order, subject=args.config.subject_name)
     write_atomic(args.page, html)

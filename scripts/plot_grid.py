@@ -8,7 +8,7 @@ from likeness.marking import marked_png
 def main() -> None:
     args = cli.arguments(__doc__, "samples*", "scores", "choice", "grid")
     choice = selection.read_choice(args.choice)
-    table = selection.measured_pictures(args.samples, args.scores, choice["beta"])
+    table = selection.measured_pictures(args.samples, args.scores, choice)
     write_atomic(args.grid, marked_png(grid.grid(table, choice)))
     cli.say(f"{len(table)} pictures, {table['prompt'].nunique()} sheets")
 

@@ -8,7 +8,7 @@ from likeness.marking import marked_png
 def main() -> None:
     args = cli.arguments(__doc__, "samples*", "scores", "choice", "folder")
     choice = selection.read_choice(args.choice)
-    table = selection.measured_pictures(args.samples, args.scores, choice["beta"])
+    table = selection.measured_pictures(args.samples, args.scores, choice)
     sheets = {name: marked_png(pixels, text) for name, pixels, text in grid.sheets(table, choice)}
     publish_folder(args.folder, sheets)
     cli.say(f"{len(sheets)} sheets in {args.folder}")

@@ -16,9 +16,9 @@ from infotext_reader import loras, parameters, text_chunks
 from likeness import selection
 from likeness.files import read_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
-from likeness.models import FACE_RECOGNITION_DLIB, FACE_RECOGNITION_SFACE
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.sampling import load_pipeline
+from likeness.scoring import MODELS
 from likeness.tensors import read_metadata, with_metadata
 from made_run import SELECT, made_scores, write_models, write_run, write_subject
 from test_grid import source_type
@@ -32,7 +32,7 @@ CONFIG = {
     "train": {"rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
     "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5, "clip": None},
 }
-RECOGNISERS = {FACE_RECOGNITION_SFACE: "a" * 64, FACE_RECOGNITION_DLIB: "b" * 64}
+MEASURED_BY = {name: f"{n:064x}" for n, name in enumerate(MODELS)}
 OUTPUTS = {"lora": "ava_portrait.safetensors", "sidecar": "ava_portrait.json", "preview": "ava_portrait.png"}
 OUTPUTS |= {"choice": "choice.json", "card": "README.md"}
 
@@ -44,7 +44,7 @@ def run(tmp_path, ava) -> Path:
     write_run(tmp_path, made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, noise=0.05))
     write_models(tmp_path, 3)
     write_subject(tmp_path / "subject", ava)
-    (tmp_path / "subject/models.json").write_text(json.dumps(RECOGNISERS))
+    (tmp_path / "subject/models.json").write_text(json.dumps(MEASURED_BY))
     return tmp_path
 
 
@@ -121,12 +121,11 @@ def test_the_card_tells_consent_choice_and_every_hash(run):
     hashes = {file_sha256(run / "best" / "ava_portrait.safetensors"), file_sha256(run / "subject" / "dataset.json")}
     hashes |= {base["digest"], *base["sha256"].values()}
     hashes |= {image[key] for image in dataset["images"] for key in ("sha256", "caption_sha256")}
-    hashes |= {file_sha256(run / "best" / OUTPUTS[name]) for name in ("sidecar", "preview")} | set(RECOGNISERS.values())
+    hashes |= {file_sha256(run / "best" / OUTPUTS[name]) for name in ("sidecar", "preview")} | set(MEASURED_BY.values())
     crops, scores = read_table(run / "subject/crops.tsv"), selection.read_scores(run / "scores.tsv")
-    drawn = scores.loc[(scores["epoch"] == 2) & (scores["weight"] == 0.8), "image"]
-    heldout = crops.loc[crops["fate"] == "heldout", "sha256"]
-    assert len(drawn) and len(heldout)
-    hashes |= {*heldout, *(file_sha256(Path(image)) for image in drawn)}
+    drawn = scores.loc[((scores["epoch"] == 2) & (scores["weight"] == 0.8)) | (scores["epoch"] == 0), "image"]
+    assert len(drawn) == 2 * 8 and {"train", "heldout"} <= set(crops["fate"])
+    hashes |= {*crops["sha256"], *(file_sha256(Path(image)) for image in drawn)} - {""}
     assert hashes <= set(re.findall(r"[0-9a-f]{64}", card))
 
 
@@ -202,6 +201,21 @@ def test_a_lora_that_is_gone_or_changed_says_how_to_get_it_back(run, damage):
     assert "snakemake --forcerun train_lora" in result.stdout
     assert "Traceback" not in result.stderr
     assert not (run / "best").exists()
+
+
+def test_of_a_run_that_leaks_everywhere_the_best_is_handed_over_and_said_to_leak(run):
+    levels = {(2, 0.8): 0.7}
+    scores = made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, noise=0.05, gate=lambda *cell: "leak")
+    scores = write_run(run, scores)
+    assert choose_checkpoint(run).returncode == 0
+    choice = json.loads((run / "best" / "choice.json").read_text())
+    assert (choice["epoch"], choice["weight"], choice["evidence"]) == (2, 0.8, "leaking")
+    cell = scores[(scores["epoch"] == 2) & (scores["weight"] == 0.8)]
+    best = run / cell.loc[cell["identity"].idxmax(), "image"]
+    assert (np.asarray(Image.open(run / "best/ava_portrait.png")) == np.asarray(Image.open(best))).all()
+    card, sidecar = (run / "best" / "README.md").read_text(), json.loads((run / "best/ava_portrait.json").read_text())
+    assert "if you must" in card and "leaks are let pass" in card and "gate holds back | 8 leak |" in card
+    assert "where the prompt does not name them" in sidecar["notes"]
 
 
 def test_without_evidence_the_card_and_the_sidecar_say_so(run):

@@ -15,7 +15,18 @@ from PIL import Image
 from infotext_reader import loras, parameters, plotted_prompts
 from likeness import selection
 from likeness.errors import LikenessError
-from likeness.grid import BACKGROUND, CHOSEN, FRAME, HELD_BACK, MARGIN, STRIP, grid, grid_layout, sheet_infotext
+from likeness.grid import (
+    BACKGROUND,
+    CHOSEN,
+    FRAME,
+    HELD_BACK,
+    MARGIN,
+    STRIP,
+    grid,
+    grid_layout,
+    heading,
+    sheet_infotext,
+)
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png
 from likeness.provenance import SCRIPTS
 from made_run import PROMPTS, SELECT, made_scores, write_run
@@ -31,7 +42,7 @@ def made(folder: Path, side: int, **options):
     choice = selection.choose(scores, **SELECT)
     (folder / "choice.json").write_text(json.dumps(choice))
     samples = sorted((folder / "samples").glob("*.tsv"))
-    return selection.scored_pictures(samples, folder / "scores.tsv", choice["beta"]), choice
+    return selection.scored_pictures(samples, folder / "scores.tsv", choice), choice
 
 
 def sheet_tops(picture: np.ndarray, layout) -> list[int]:
@@ -82,6 +93,14 @@ def test_the_whole_plot_has_a_sheet_of_the_prompts_that_only_hold_back_a_cell(tm
     assert colours <= set(map(tuple, picture.reshape(-1, 3))), "every picture is on it"
 
 
+def test_a_sheet_says_what_must_not_be_seen_on_it():
+    pictures = pd.DataFrame({"kind": ["untrained"]})
+    assert heading(pictures, "photo of a woman") == "photo of a woman (without the trigger: must not draw the person)"
+    pairs = heading(pd.DataFrame({"kind": ["two_people"]}), "ohwx woman beside a man")
+    assert pairs == "ohwx woman beside a man (only one of the two may be the person)"
+    assert heading(pd.DataFrame({"kind": ["far"]}), "ohwx woman on the moon") == "ohwx woman on the moon"
+
+
 def plot_grid(folder: Path, name: str) -> None:
     samples = sorted((folder / "samples").glob("*.tsv"))
     command = [sys.executable, SCRIPTS / "plot_grid.py", "--samples", *samples, "--scores", folder / "scores.tsv"]
@@ -111,7 +130,8 @@ def test_a_long_prompt_is_wrapped_not_cut(tmp_path):
     scores = made_scores(lambda *cell: 0.5, epochs=1, weights=[1.0], prompts=[prompt])
     write_run(tmp_path, scores, 128)
     samples = sorted((tmp_path / "samples").glob("*.tsv"))
-    table, choice = selection.scored_pictures(samples, tmp_path / "scores.tsv", 2.0), selection.choose(scores, **SELECT)
+    choice = selection.choose(scores, **SELECT)
+    table = selection.scored_pictures(samples, tmp_path / "scores.tsv", choice)
     picture = grid(table, choice)
     assert (picture[:, -MARGIN + FRAME :] == BACKGROUND).all()
 
@@ -139,7 +159,7 @@ def test_each_prompt_has_its_own_sheet_with_every_picture_at_its_own_size(tmp_pa
     words = ["photo_of_ohwx_woman", "photo_of_ohwx_woman_smiling_dark_background", "ohwx_woman_beside_a_man"]
     assert [sheet.name for sheet in sheets] == [f"{n:02d}_{name}.png" for n, name in enumerate(words)]
 
-    table = selection.measured_pictures(samples, tmp_path / "scores.tsv", 2.0)
+    table = selection.measured_pictures(samples, tmp_path / "scores.tsv", selection.choose(scores, **SELECT))
     for sheet, prompt in zip(sheets, [*PROMPTS, "ohwx woman beside a man"], strict=True):
         pixels = np.asarray(Image.open(sheet))
         found = dict(zip(*np.unique(packed(pixels), return_counts=True), strict=True))
@@ -171,10 +191,10 @@ def test_a_picture_that_only_holds_back_a_cell_is_labelled_with_whom_its_faces_a
 
 
 def test_samples_and_scores_of_different_runs_are_refused(tmp_path):
-    made(tmp_path, 64)
+    _, choice = made(tmp_path, 64)
     samples = sorted((tmp_path / "samples").glob("*.tsv"))
     with pytest.raises(LikenessError, match="not of these samples"):
-        selection.scored_pictures(samples[:-1], tmp_path / "scores.tsv", 2.0)
+        selection.scored_pictures(samples[:-1], tmp_path / "scores.tsv", choice)
 
 
 def test_a_mark_is_read_back_and_changes_no_pixel(tmp_path):

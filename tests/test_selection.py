@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from likeness.errors import LikenessError
-from likeness.selection import advice, choose, compare, f_beta, picture_scores, scored_pictures
+from likeness.selection import advice, choose, compare, f_beta, measured_pictures, picture_scores, scored_pictures
 from made_run import PROMPTS, SELECT, made_scores, write_run
 
 
@@ -109,7 +109,7 @@ def test_the_base_model_is_reported_and_never_chosen():
 def test_prompts_keep_the_order_of_the_configuration(tmp_path):
     scores = made_scores(lambda *cell: 0.5, prompts=["z", "a"])
     write_run(tmp_path, scores)
-    table = scored_pictures(sorted(tmp_path.glob("samples/*.tsv")), tmp_path / "scores.tsv", 2.0)
+    table = scored_pictures(sorted(tmp_path.glob("samples/*.tsv")), tmp_path / "scores.tsv", choose(scores, **SELECT))
     assert table["prompt"].unique().tolist() == ["z", "a"]
     assert table["epoch"].is_monotonic_increasing
 
@@ -124,12 +124,13 @@ def test_no_face_anywhere_takes_what_people_take_and_says_so():
     assert advice(choice)[1].startswith("No evidence: ")
 
 
-def test_where_every_cell_leaks_the_best_of_them_is_chosen_and_said_to_leak():
+def test_where_every_cell_that_shows_the_person_leaks_the_best_of_them_is_chosen_and_said_to_leak():
     levels = {2: 0.7, 3: 0.7}
     scores = made_scores(lambda epoch, weight: levels.get(epoch, 0.3), gate=lambda *cell: "leak")
     choice = choose(scores, **SELECT)
     assert (choice["epoch"], choice["weight"], choice["evidence"]) == (2, 0.6, "leaking")
     assert "also where the prompt does not name them" in advice(choice)[1]
+    assert "leaks are let pass" in choice["rule"]
     scores.loc[scores["epoch"].eq(1), "gate"] = ""
     choice = choose(scores, **SELECT)
     assert (choice["epoch"], choice["evidence"]) == (1, "measured"), (
@@ -137,10 +138,30 @@ def test_where_every_cell_leaks_the_best_of_them_is_chosen_and_said_to_leak():
     )
 
 
-def test_a_broken_picture_of_a_leaking_run_still_counts_for_nothing():
-    gates = {1: "broken", 2: "leak"}
-    choice = choose(made_scores(lambda *cell: 0.6, epochs=2, gate=lambda epoch, weight: gates[epoch]), **SELECT)
-    assert (choice["epoch"], choice["evidence"]) == (2, "leaking")
+def test_a_harmless_cell_that_shows_a_stranger_or_nothing_is_no_reason_to_take_the_last():
+    """Where a leak could be avoided by taking it: what it draws is not the person."""
+    for identity, gate in ((-0.05, ""), (0.6, "broken")):
+        levels, gates = {1: identity, 2: 0.7, 3: 0.7}, {1: gate}
+        scores = made_scores(
+            lambda epoch, weight, levels=levels: levels[epoch],
+            epochs=3,
+            gate=lambda epoch, weight, gates=gates: gates.get(epoch, "leak"),
+        )
+        choice = choose(scores, **SELECT)
+        assert (choice["epoch"], choice["evidence"]) == (2, "leaking")
+
+
+def test_the_pictures_of_a_leaking_choice_have_the_scores_that_it_was_made_by(tmp_path):
+    scores = made_scores(lambda epoch, weight: 0.2 * epoch, gate=lambda *cell: "leak")
+    untrained = scores[scores["prompt"] == PROMPTS[0]].assign(kind="untrained", prompt="photo of a woman")
+    write_run(tmp_path, pd.concat([scores, untrained], ignore_index=True))
+    choice = choose(scores, **SELECT)
+    table = measured_pictures(sorted(tmp_path.glob("samples/*.tsv")), tmp_path / "scores.tsv", choice)
+    near = table[table["kind"] == "near"]
+    means = near.groupby(["epoch", "weight"])["score"].mean()
+    for cell in choice["cells"]:
+        assert means[cell["epoch"], cell["weight"]] == pytest.approx(cell["score"], abs=1e-6)
+    assert set(table.loc[(table["kind"] == "untrained") & (table["epoch"] > 0), "gate"]) == {"leak"}
 
 
 def test_faces_that_are_all_like_the_base_models_are_no_evidence():
@@ -272,5 +293,10 @@ def test_a_run_without_evidence_is_no_rival():
     nothing = made_scores(lambda *cell: 0.9, gate=lambda *cell: "no_face")
     found = compared({"nothing": nothing, "something": made_scores(lambda *cell: 0.3)})
     assert (found["run"], found["differences"]) == ("something", {"something": [0, 0]})
-    assert found["sentence"] == "It is the only run with evidence."
+    assert found["sentence"] == "It is the only run that counts. Left out: 1 more run without evidence."
     assert compared({"nothing": nothing})["run"] is None
+    leaking = made_scores(lambda *cell: 0.9, gate=lambda *cell: "leak")
+    found = compared({"leaking": leaking, "nothing": nothing, "something": made_scores(lambda *cell: 0.3)})
+    assert found["run"] == "something"
+    assert "1 more run with leaks at every setting and 1 more run without evidence." in found["sentence"]
+    assert compared({"leaking": leaking})["sentence"] == "No run counts: 1 run with leaks at every setting."

@@ -13,8 +13,8 @@ what its rule declares, and leave; the imports behind them stay, for rules list 
              when all is done
     cluster  all jobs by profiles/slurm on the cluster of tests/slurm, where one can be started, each with one core: the
              head's seconds and seconds of CPU, time between submissions, how often the cluster was asked for the states
-             of jobs, and how long its answer took. In the jobs the two Snakemakes are left out, too: a line that Python
-             starts with writes what the rule declares. Their cost is that of `job`, in full, on whatever node
+             of jobs, and how long its answer took. The two Snakemakes within each job are left out:
+             nodes/sitecustomize.py writes the job's outputs in their place. On the nodes, add twice `job` for each job
 
 With --beside, everything but the cluster is measured in turn with the code of another checkout. The last line is what a
 job of the largest run costs Snakemake over one of the smallest, in CPU, its start among it.
@@ -66,14 +66,19 @@ if "--target-jobs" in sys.orig_argv and "slurm-jobstep" in " ".join(sys.orig_arg
     import json
     import os
     import pathlib
+    import traceback
 
-    outputs = json.loads(pathlib.Path(__file__).with_name("outputs.json").read_text())
-    rule, _, wildcards = sys.orig_argv[sys.orig_argv.index("--target-jobs") + 1].partition(":")
-    values = dict(pair.split("=") for pair in wildcards.split(","))
-    for path in (pathlib.Path(output.format(**values)) for output in outputs[rule]):
-        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
-        if path.suffix:
-            path.write_text("{}")
+    try:
+        outputs = json.loads(pathlib.Path(__file__).with_name("outputs.json").read_text())
+        rule, _, wildcards = sys.orig_argv[sys.orig_argv.index("--target-jobs") + 1].partition(":")
+        values = dict(pair.split("=") for pair in wildcards.split(","))
+        for path in (pathlib.Path(output.format(**values)) for output in outputs[rule]):
+            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+            if path.suffix:
+                path.write_text("{}")
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # else Python would go on, to the real one
     os._exit(0)
 """
 # As the executor for clusters calls it within a job (RealExecutor.format_job_exec), but for what is about waiting.

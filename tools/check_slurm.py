@@ -44,8 +44,9 @@ def main() -> None:
         print("\nthe cluster's answers")
         for rule, (job, *_) in submitted.items():
             print(f"{rule}: {answer(commands[rule])}")
-            with attempt(job, last):
-                print(f"{rule}, attempt {last}: {answer(command(job, settings))}")
+            if last > 1:
+                with attempt(job, last):
+                    print(f"{rule}, attempt {last}: {answer(command(job, settings))}")
     else:
         print("\nno cluster answers here (scontrol ping); run this where one does to hear what it says")
 

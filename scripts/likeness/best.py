@@ -9,9 +9,9 @@ from PIL import Image
 
 from likeness.infotext import called_lora, lora_tag
 from likeness.marking import marked_png, read_infotext
-from likeness.models import FACE_RECOGNITION_DLIB, FACE_RECOGNITION_SFACE
 from likeness.provenance import file_sha256
-from likeness.selection import COUNTED, advice, chosen_cell, picture_scores, without_leaks
+from likeness.scoring import MODELS
+from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -35,24 +35,26 @@ def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:
     """The row of scores.tsv behind the preview."""
     in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
     rows = scores[in_cell & scores["kind"].isin(COUNTED)].sort_values(["prompt", "seed"], ignore_index=True)
-    if choice["evidence"] == "leaking":
-        rows = without_leaks(rows)
-    return rows.iloc[int(np.argmax(picture_scores(rows, choice["beta"])))]
+    return rows.iloc[int(np.argmax(picture_scores(as_chosen(rows, choice), choice["beta"])))]
 
 
 def judging_hashes(
     scores: pd.DataFrame, choice: Mapping, crops: pd.DataFrame, models: Mapping[str, str]
 ) -> dict[str, str]:
-    """{what: sha256} of all that the chosen cell was judged by: its pictures, the person's photos that training never
-    saw (rows of crops.tsv), and both recognisers (models.json)."""
-    in_cell = scores[(scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])]
-    heldout = crops[crops["fate"] == "heldout"]
+    """{what: sha256} of the pictures of the chosen cell and of the base model, of the person's crops that they were
+    measured against (rows of crops.tsv), and of the models that measured (of models.json)."""
+    in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
+    drawn = scores[in_cell | (scores["epoch"] == 0)]
+    measured = crops[crops["fate"].isin(["train", "heldout"])]
     return {
-        **{name: models[name] for name in (FACE_RECOGNITION_SFACE, FACE_RECOGNITION_DLIB)},
-        **{f"held out: {crop}": sha256 for crop, sha256 in zip(heldout["crop"], heldout["sha256"], strict=True)},
+        **{name: models[name] for name in MODELS},
         **{
-            f"drawn: {prompt}, seed {seed}": file_sha256(Path(image))
-            for prompt, seed, image in in_cell[["prompt", "seed", "image"]].itertuples(index=False)
+            f"{fate}: {crop}": sha256
+            for fate, crop, sha256 in measured[["fate", "crop", "sha256"]].itertuples(index=False)
+        },
+        **{
+            f"drawn by epoch {epoch}: {prompt}, seed {seed}": file_sha256(Path(image))
+            for epoch, prompt, seed, image in drawn[["epoch", "prompt", "seed", "image"]].itertuples(index=False)
         },
     }
 

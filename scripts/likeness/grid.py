@@ -100,7 +100,7 @@ def _layout(table: pd.DataFrame, share: int, largest: int) -> Layout:
     seeds = max(seeds, 1)
     tile = max(min(share // seeds, side, largest), SMALLEST_TILE)
     layout = Layout(tile, seeds, columns, rows, heading=0)
-    headings = (_heading(rows, prompt) for prompt, rows in table.groupby("prompt"))
+    headings = (heading(pictures, prompt) for prompt, pictures in table.groupby("prompt"))
     lines = max(len(_wrapped(heading, layout.width - 2 * MARGIN, 19)) for heading in headings)
     return layout._replace(heading=24 * lines + 14)
 
@@ -109,7 +109,7 @@ def _side(table: pd.DataFrame) -> int:
     return Image.open(table["image"].iloc[0]).width
 
 
-def _heading(pictures: pd.DataFrame, prompt: str) -> str:
+def heading(pictures: pd.DataFrame, prompt: str) -> str:
     """The prompt; and what must not be seen on the pictures of one that only holds back a cell."""
     return f"{prompt} {MUST_NOT.get(pictures['kind'].iloc[0], '')}".strip()
 
@@ -117,7 +117,7 @@ def _heading(pictures: pd.DataFrame, prompt: str) -> str:
 def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) -> np.ndarray:
     canvas = Image.new("RGB", (layout.width, layout.sheet_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    for i, line in enumerate(_wrapped(_heading(table, prompt), layout.width - 2 * MARGIN, 19)):
+    for i, line in enumerate(_wrapped(heading(table, prompt), layout.width - 2 * MARGIN, 19)):
         draw.text((MARGIN, 4 + 24 * i), line, INK, _font(19))
     epochs = sorted(table["epoch"].unique())
     weights = sorted(table.loc[table["epoch"] > 0, "weight"].unique())
@@ -165,7 +165,8 @@ def _draw_cell(
 def _title(width: int, choice: Mapping) -> np.ndarray:
     use, sure = advice(choice)
     lines = _wrapped(
-        f"{sure} Below each picture its score; 'mean' is over all prompts and seeds. Made by AI.",
+        f"{sure} Below each picture its score, or, where the prompt does not ask for the person, the "
+        "identity of its faces; 'mean' is over all prompts and seeds. Made by AI.",
         width - 2 * MARGIN,
         15,
     )

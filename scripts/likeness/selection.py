@@ -69,6 +69,13 @@ def without_leaks(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(gate=scores["gate"].replace("leak", ""))
 
 
+def as_chosen(scores: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
+    """The rows with the gates that the choice was made by: one of evidence "leaking" let leaks pass."""
+    if choice["evidence"] != "leaking":
+        return scores
+    return scores.assign(gate=scores["gate"].mask(scores["kind"].isin(COUNTED) & (scores["gate"] == "leak"), ""))
+
+
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
     """The EARLIEST epoch at the LOWEST weight within one standard error of the best cell, and why.
 
@@ -77,8 +84,8 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     intervals of each cell's difference to the best. A cell cannot be told apart from the best when its interval of
     `confidence` contains 0; that alone is no reason to take it, for with few pictures it is said of cells that are
     much less like the person (docs/choice.md). Within one standard error (Breiman et al. 1984, for trees) is the
-    interval of that size. Where every cell leaks, a leak parts none from another, and they are chosen from without that
-    gate. Same rows and seed, same answer, whatever the order of the rows.
+    interval of that size. Where every cell that shows the person leaks, it is chosen from those, without that gate.
+    Same rows and seed, same answer, whatever the order of the rows.
 
     Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
     evidence ("measured" | "leaking" | "none"), better_than_base (whether the interval of the chosen cell's difference
@@ -86,7 +93,7 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     pictures and for NaN.
     """
     rows = _checked(scores[scores["kind"].isin(COUNTED)])
-    leaking = bool((rows["gate"][rows["epoch"] > 0] != "").all() and (rows["gate"] == "leak").any())
+    leaking = bool((rows["gate"] == "leak").any() and not picture_scores(rows[rows["epoch"] > 0], beta).any())
     rows = rows.assign(score=picture_scores(without_leaks(rows) if leaking else rows, beta))
     matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
     values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
@@ -113,7 +120,7 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
         "score": cells[chosen]["score"],
         "interval": cells[chosen]["interval"],
         "indistinguishable": [[c["epoch"], c["weight"]] for c, yes in zip(cells, alike, strict=True) if yes],
-        "rule": _rule(cells, best, pairs, beta) if found else _no_evidence(rows),
+        "rule": _rule(cells, best, pairs, beta, leaking) if found else _no_evidence(rows),
         "evidence": "none" if not found else "leaking" if leaking else "measured",
         "better_than_base": bool(gain[0, 0] > 0),
         "beta": beta,
@@ -130,8 +137,8 @@ def compare(
     """The FIRST run whose chosen cell cannot be told apart from the best run's, and why.
 
     `runs` are tables of `scored_pictures` and `choices` what `choose` found in them, both by name and in the order of
-    the configuration. Only runs with evidence take part, with the (prompt, seed) pairs that all of them drew. The
-    paired bootstrap is that of `choose`.
+    the configuration. Only runs with measured evidence take part, with the (prompt, seed) pairs that all of them drew.
+    The paired bootstrap is that of `choose`.
 
     Returns run (a name, or None where there is nothing to compare), best, alike (names), pairs, differences
     {name: [low, high] to the best} and sentence.
@@ -141,7 +148,7 @@ def compare(
     }
     nothing = {"run": None, "best": None, "alike": [], "pairs": 0, "differences": {}}
     if not measured:
-        return nothing | {"sentence": "No run has evidence: none of their pictures passes the gates."}
+        return nothing | {"sentence": f"No run counts: {_left_out(choices, '')}."}
     for setting, difference in (("beta", "weigh identity"), ("clip", "measure what follows a prompt")):
         if len({choices[name][setting] for name in measured}) > 1:
             return nothing | {
@@ -163,12 +170,12 @@ def compare(
         "alike": alike,
         "pairs": pairs,
         "differences": dict(zip(names, np.round(difference, DECIMALS).tolist(), strict=True)),
-        "sentence": _compared(alike, len(names), pairs, len(choices) - len(names)),
+        "sentence": _compared(alike, len(names), pairs, _left_out(choices, " more")),
     }
 
 
-def measured_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
-    """Every picture with what was measured of it, and `score`: F-beta, 0 where a gate holds it back.
+def measured_pictures(samples: Iterable[Path], scores: Path, choice: Mapping) -> pd.DataFrame:
+    """Every picture with what was measured of it, and `score`: F-beta as in the choice, 0 where a gate holds it back.
 
     Raises LikenessError if the samples and the scores are not of the same pictures.
     """
@@ -177,12 +184,13 @@ def measured_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.
     table = read_samples(samples)[[*key, "image", "pixels"]].merge(measured, on=key, how="left", indicator=True)
     if (table["_merge"] != "both").any() or len(table) != len(measured):
         raise LikenessError(f"{scores}: not of these samples; run snakemake --forcerun score_checkpoint")
-    return table.drop(columns="_merge").assign(score=picture_scores(table, beta))
+    table = as_chosen(table.drop(columns="_merge"), choice)
+    return table.assign(score=picture_scores(table, choice["beta"]))
 
 
-def scored_pictures(samples: Iterable[Path], scores: Path, beta: float) -> pd.DataFrame:
+def scored_pictures(samples: Iterable[Path], scores: Path, choice: Mapping) -> pd.DataFrame:
     """Those `measured_pictures` that count."""
-    table = measured_pictures(samples, scores, beta)
+    table = measured_pictures(samples, scores, choice)
     return table[table["kind"].isin(COUNTED)].reset_index(drop=True)
 
 
@@ -210,8 +218,9 @@ def advice(choice: dict) -> tuple[str, str]:
         return f"A guess: {setting}", f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
     if choice["evidence"] == "leaking":
         return f"Use {setting}, if you must", (
-            "Every epoch at every weight draws the person also where the prompt does not name them; this is the best "
-            "of those. Train fewer steps, at a lower rate or with regularisation pictures, or sample lower weights."
+            "No epoch at any weight shows the person without drawing them also where the prompt does not name them; "
+            "this is the best of those that do. Train fewer steps, at a lower rate or with regularisation pictures, "
+            "or sample lower weights."
         )
     use = f"Use {setting}"
     alike = choice["indistinguishable"]
@@ -277,17 +286,23 @@ def _chosen_scores(table: pd.DataFrame, choice: Mapping) -> pd.Series:
     return chosen.set_index(PAIR)["score"]
 
 
-def _compared(alike: Sequence[str], runs: int, pairs: int, without_evidence: int) -> str:
+def _left_out(choices: Mapping[str, Mapping], more: str) -> str:
+    """How many runs take no part in a comparison, and why; empty if all do."""
+    counts = {kind: sum(choice["evidence"] == kind for choice in choices.values()) for kind in ("leaking", "none")}
+    leaking, none = (f"{count}{more} {'run' if count == 1 else 'runs'}" for count in counts.values())
+    said = [f"{leaking} with leaks at every setting"] if counts["leaking"] else []
+    return " and ".join(said + ([f"{none} without evidence"] if counts["none"] else []))
+
+
+def _compared(alike: Sequence[str], runs: int, pairs: int, left_out: str) -> str:
     on = f"on {pairs} picture{'s' if pairs > 1 else ''} each, of the same prompts from the same seeds"
     if runs == 1:
-        return "It is the only run with evidence."
-    if len(alike) == 1:
+        said = "It is the only run that counts."
+    elif len(alike) == 1:
         said = f"It is better than {'the other run' if runs == 2 else f'each of the other {runs - 1} runs'}, {on}."
     else:
         said = f"{_listed(alike)} cannot be told apart, {on}; this is the one that is listed first."
-    if without_evidence:
-        said += f" {without_evidence} more {'has' if without_evidence == 1 else 'have'} no evidence."
-    return said
+    return f"{said} Left out: {left_out}." if left_out else said
 
 
 def _interval(samples: np.ndarray, confidence: float) -> np.ndarray:
@@ -334,12 +349,14 @@ def _customary(cells: Sequence[dict]) -> int:
     return min(candidates, key=lambda i: (abs(cells[i]["weight"] - 1.0), cells[i]["weight"]))
 
 
-def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float) -> str:
+def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float, leaking: bool) -> str:
     top = cells[best]
     highest = (
         f"the highest mean F-beta ({top['score']:.2f}, identity counting {beta:g} times) is epoch {top['epoch']} "
         f"at weight {top['weight']:g}"
     )
+    if leaking:
+        highest += "; leaks are let pass, because no other picture shows the person"
     if pairs == 1:
         return (
             f"The earliest epoch at the lowest weight with the highest score; {highest}. With one prompt and one seed "

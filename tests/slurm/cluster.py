@@ -43,6 +43,8 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmdParameters=config_overrides
 ReturnToService=2
+# How long it knows of jobs that have ended: 300 s.
+MinJobAge=3600
 EnforcePartLimits=ALL
 MailProg=/bin/true
 SchedulerParameters=batch_sched_delay=1,bf_interval=5,sched_min_interval=500000

@@ -14,14 +14,16 @@ from cluster_project import ACCOUNT
 TESTED_ON, ROWS = pytest.StashKey[str](), pytest.StashKey[list[str]]()
 # The table stands between these two lines of a page.
 BEGIN, END = "<!-- made by make fault-table -->\n", "<!-- to here -->\n"
+TABLE = re.compile(f"{BEGIN}.*{END}", re.S)
 HEAD = "| what happens | what becomes of the training | what you do | what the test saw |\n|---|---|---|---|\n"
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory, pytestconfig) -> Iterator[Cluster]:
     if reason := why_not():
-        # Where the whole is judged, what was not tested has not passed.
-        (pytest.fail if "CI" in os.environ else pytest.skip)(reason)
+        # Where the whole is judged, and where a table is to be written, what was not tested has not passed.
+        wanted = "CI" in os.environ or pytestconfig.getoption("--fault-table")
+        (pytest.fail if wanted else pytest.skip)(reason)
     with started_cluster(tmp_path_factory.mktemp("cluster"), ACCOUNT) as cluster:
         settings = dict(re.findall(r"^(\w+) += (.*)", output("scontrol", "show", "config"), re.M))
         pytestconfig.stash[TESTED_ON] = f"SLURM {settings['SLURM_VERSION']}, {settings['ProctrackType']}"
@@ -35,6 +37,9 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     config.addinivalue_line("markers", "fault(happens, becomes, do): a row of docs/slurm.md's table")
     config.stash[ROWS] = []
+    page = config.getoption("--fault-table")
+    if page and not TABLE.search(page.read_text()):
+        raise pytest.UsageError(f"{page}: expected the lines {BEGIN.strip()} and {END.strip()}, between which it goes")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,7 +57,7 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config) -> None:
         return
     terminalreporter.write_line(config.stash[TESTED_ON])
     page = config.getoption("--fault-table")
-    if page and exitstatus == 0:
-        before, _, rest = page.read_text().partition(BEGIN)
-        made = f"{date.today():%-d %B %Y}, {config.stash[TESTED_ON]}:\n\n{HEAD}{''.join(config.stash[ROWS])}"
-        page.write_text(before + BEGIN + made + END + rest.partition(END)[2])
+    if page and exitstatus == 0 and not terminalreporter.stats.get("deselected"):
+        table = f"{date.today():%-d %B %Y}, {config.stash[TESTED_ON]}:\n\n{HEAD}{''.join(config.stash[ROWS])}"
+        page.write_text(TABLE.sub(lambda old: BEGIN + table + END, page.read_text()))
+        terminalreporter.write_line(f"wrote {len(config.stash[ROWS])} faults into {page}")

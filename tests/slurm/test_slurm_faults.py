@@ -3,6 +3,7 @@ twice. `make fault-table` writes docs/slurm.md's table: of each test that passed
 happens, what becomes of the training, what the user does) and what was seen."""
 
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,13 +52,18 @@ def untrained(cluster, project, undisturbed):
     """Every test starts with nothing trained, and leaves an idle cluster, also if it fails."""
     forget(project)
     yield
+    end(project)
+    wait_for("idle nodes", lambda: states() == ["idle"])
+
+
+def end(project) -> None:
+    """Whatever still runs."""
     for process in (project.head, *trainers(project)):
         with suppress(psutil.NoSuchProcess):
             process.kill()
     project.head.wait()
     output("scancel", "--user=root")
     wait_for("the end of all jobs", lambda: not output("squeue", "--noheader"))
-    wait_for("idle nodes", lambda: states() == ["idle"])
 
 
 @pytest.fixture
@@ -288,9 +294,9 @@ def test_full_disk(project, assert_well_ended):
     results, kept = project.folder / "results", project.folder / "results.kept"
     results.rename(kept)
     results.mkdir()
-    size = int(output("du", "--summarize", "--block-size=1M", str(kept)).split()[0]) + 64
-    output("mount", "-t", "tmpfs", "-o", f"size={size}M", "tmpfs", str(results))
     try:
+        size = int(output("du", "--summarize", "--block-size=1M", str(kept)).split()[0]) + 64
+        output("mount", "-t", "tmpfs", "-o", f"size={size}M", "tmpfs", str(results))
         output("cp", "--archive", f"{kept}/.", str(results))
         head = project.start(TRAINED, "--retries", "0")
         trainer(project)
@@ -305,6 +311,7 @@ def test_full_disk(project, assert_well_ended):
         (results / "filler").unlink()
         assert_well_ended(project.start(TRAINED))
     finally:
-        output("umount", str(results))
+        end(project)
+        subprocess.run(["umount", results])
         results.rmdir()
         kept.rename(results)

@@ -43,7 +43,7 @@ def report_page(
     Raises LikenessError if the samples and the scores are not of the same pictures.
     """
     chosen = read_choice(choice)
-    table = measured_pictures(samples, scores, chosen["beta"])
+    table = measured_pictures(samples, scores, chosen)
     files = {"dataset.json": dataset, "photos.tsv": photos, "captions.tsv": captions, "scores.tsv": scores}
     pictures = sample_files(table, thumbnails, threads)
     # Named by content: a picture that did not change keeps its name, and a browser shows no old one for a new one.

@@ -24,8 +24,9 @@ def samples_part(table: pd.DataFrame, choice: Mapping, files: Sequence[str]) -> 
 
     {axes: {axis: values}, numbers: names, chosen: [epoch, weight], alike: [[epoch, weight]...], means: [[epoch,
     weight, score]...] over all prompts and seeds, pictures: [{place, file, score, label, out, numbers, detail}...]}. A
-    place is the index on every axis, in the order of AXES; `out` is empty or which gate holds the picture back; `score`
-    is none where the prompt is there to hold back a cell only (the untrained class, two people).
+    place is the index on every axis, in the order of AXES; `label` is what stands below the picture, `out` is empty or
+    which gate holds it back; `score` is none where the prompt is there to hold back a cell only (the untrained class,
+    two people).
     """
     kinds = table["kind"].nunique()
     prompts = [
