@@ -21,6 +21,15 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+# Snakemake 9.27.1 plans another round of its scheduler a second after every round, for its limit of submissions per
+# second. Where jobs wait for a GPU, the head soon makes as many rounds in a second as jobs have ended (docs/scale.md).
+# A hundred submissions in a second are never reached here; who asks for another limit has it.
+onstart:
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        workflow.scheduler.job_rate_limiter = None
+
+
 localrules:
     all,
     fetch_models,

@@ -75,8 +75,10 @@ def forget_training(project: Project) -> None:
 
 
 def test_two_subjects_take_turns_on_one_gpu(project):
-    assert trainers_and_threads(project, "0") == (1, {"2"}), "each has all the cores to itself"
+    assert trainers_and_threads(project, "0", "--verbose") == (1, {"2"}), "each has all the cores to itself"
     assert devices(project) == ["0", "0"]
+    rounds = project.output.read_text().count("Ready jobs: ")
+    assert rounds == 2, "Snakemake sleeps while a job waits for the GPU: it looks at the start and at the end of one"
 
 
 def test_two_subjects_train_side_by_side_on_two_gpus(project):
