@@ -18,7 +18,7 @@ from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedd
 from likeness.images import read_photo
 from likeness.models import model_path
 from likeness.provenance import canonical, code_digest, file_sha256
-from likeness.selection import read_samples
+from likeness.samples import read_samples
 
 
 def main() -> None:

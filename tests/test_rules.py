@@ -99,6 +99,12 @@ def test_only_the_workflow_reads_the_configuration_module():
         assert SCRIPTS / "likeness/config.py" not in local_sources(SCRIPTS / f"{program}.py"), program
 
 
+def test_another_rule_of_choosing_measures_no_picture_again():
+    choosing = SCRIPTS / "likeness/selection.py"
+    assert choosing in local_sources(SCRIPTS / "choose_checkpoint.py")
+    assert choosing not in local_sources(SCRIPTS / "score_checkpoint.py")
+
+
 def test_messages_are_not_part_of_what_a_training_is_known_by(tmp_path):
     assert SCRIPTS / "likeness/cli.py" in local_sources(SCRIPTS / "train_lora.py")
     assert len(code_digest(SCRIPTS / "train_lora.py")) == 64

@@ -13,6 +13,7 @@ import pandas as pd
 
 from likeness.errors import LikenessError
 from likeness.files import read_table
+from likeness.samples import read_samples
 
 # The kinds of prompts whose pictures are scored: all that name the person alone. The others only hold back a cell.
 COUNTED = ("near", "far", "canary")
@@ -33,17 +34,6 @@ def read_scores(path: Path) -> pd.DataFrame:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     table["image"] = [str(path.parent.resolve() / image) for image in table["image"]]
     return table
-
-
-def read_samples(paths: Iterable[Path]) -> pd.DataFrame:
-    """The sample tables of a run as one, epochs in order, prompts in that of the configuration; `image` is absolute."""
-    tables = []
-    for path in sorted(paths):
-        table = read_table(path, epoch=int, weight=float, seed=int)
-        tables.append(table.assign(image=[str(path.parent.resolve() / image) for image in table["image"]]))
-    if not tables:
-        raise LikenessError("no sample tables; pass the samples of every epoch")
-    return pd.concat(tables, ignore_index=True)
 
 
 def f_beta(identity: np.ndarray, prompt_score: np.ndarray, beta: float) -> np.ndarray:
