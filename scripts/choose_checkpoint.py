@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from likeness import best, cli, selection
+from likeness import best, cli, scoring, selection
 from likeness.checkpoints import checkpoint_file
 from likeness.files import read_table, write_atomic
 from likeness.provenance import file_sha256
@@ -21,7 +21,7 @@ def main() -> None:
     source = checkpoint_file(args.models, choice["epoch"])
     choice |= {"lora": args.lora.name, "sha256": file_sha256(source), "clip": config.select.clip}
 
-    base, dataset = json.loads(args.base.read_text()), json.loads(args.dataset.read_text())
+    base, dataset, measured_by = (json.loads(path.read_text()) for path in (args.base, args.dataset, args.measured_by))
     preview = best.preview_png(scores, choice)
     sidecar = _json(best.sidecar(choice, vars(config.subject), base["family"]))
     card = best.model_card(
@@ -38,7 +38,8 @@ def main() -> None:
             args.preview.name: hashlib.sha256(preview).hexdigest(),
             "dataset.json": file_sha256(args.dataset),
             "scores.tsv": file_sha256(args.scores),
-            **best.judging_hashes(scores, choice, read_table(args.crops), json.loads(args.measured_by.read_text())),
+            **{name: measured_by[name] for name in scoring.MODELS},
+            **best.judging_hashes(scores, choice, read_table(args.crops)),
         },
     )
     write_atomic(args.lora, source.read_bytes())

@@ -94,11 +94,14 @@ def test_the_whole_plot_has_a_sheet_of_the_prompts_that_only_hold_back_a_cell(tm
 
 
 def test_a_sheet_says_what_must_not_be_seen_on_it():
-    pictures = pd.DataFrame({"kind": ["untrained"]})
-    assert heading(pictures, "photo of a woman") == "photo of a woman (without the trigger: must not draw the person)"
-    pairs = heading(pd.DataFrame({"kind": ["two_people"]}), "ohwx woman beside a man")
+    def said(kind: str, prompt: str) -> str:
+        return heading(pd.DataFrame({"kind": [kind], "prompt": [prompt]}))
+
+    untrained = said("untrained", "photo of a woman")
+    assert untrained == "photo of a woman (without the trigger: must not draw the person)"
+    pairs = said("two_people", "ohwx woman beside a man")
     assert pairs == "ohwx woman beside a man (only one of the two may be the person)"
-    assert heading(pd.DataFrame({"kind": ["far"]}), "ohwx woman on the moon") == "ohwx woman on the moon"
+    assert said("far", "ohwx woman on the moon") == "ohwx woman on the moon"
 
 
 def plot_grid(folder: Path, name: str) -> None:

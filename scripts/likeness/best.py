@@ -10,8 +10,7 @@ from PIL import Image
 from likeness.infotext import called_lora, lora_tag
 from likeness.marking import marked_png, read_infotext
 from likeness.provenance import file_sha256
-from likeness.scoring import MODELS
-from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, picture_scores
+from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, in_chosen_cell, picture_scores
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -33,21 +32,18 @@ def preview_png(scores: pd.DataFrame, choice: Mapping) -> bytes:
 
 def best_picture(scores: pd.DataFrame, choice: Mapping) -> pd.Series:
     """The row of scores.tsv behind the preview."""
-    in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
-    rows = scores[in_cell & scores["kind"].isin(COUNTED)].sort_values(["prompt", "seed"], ignore_index=True)
+    rows = scores[in_chosen_cell(scores, choice) & scores["kind"].isin(COUNTED)].sort_values(
+        ["prompt", "seed"], ignore_index=True
+    )
     return rows.iloc[int(np.argmax(picture_scores(as_chosen(rows, choice), choice["beta"])))]
 
 
-def judging_hashes(
-    scores: pd.DataFrame, choice: Mapping, crops: pd.DataFrame, models: Mapping[str, str]
-) -> dict[str, str]:
-    """{what: sha256} of the pictures of the chosen cell and of the base model, of the person's crops that they were
-    measured against (rows of crops.tsv), and of the models that measured (of models.json)."""
-    in_cell = (scores["epoch"] == choice["epoch"]) & (scores["weight"] == choice["weight"])
-    drawn = scores[in_cell | (scores["epoch"] == 0)]
+def judging_hashes(scores: pd.DataFrame, choice: Mapping, crops: pd.DataFrame) -> dict[str, str]:
+    """{what: sha256} of the pictures of the chosen cell and of the base model, and of the person's crops that they were
+    measured against (rows of crops.tsv)."""
+    drawn = scores[in_chosen_cell(scores, choice) | (scores["epoch"] == 0)]
     measured = crops[crops["fate"].isin(["train", "heldout"])]
     return {
-        **{name: models[name] for name in MODELS},
         **{
             f"{fate}: {crop}": sha256
             for fate, crop, sha256 in measured[["fate", "crop", "sha256"]].itertuples(index=False)

@@ -60,7 +60,7 @@ def grid(table: pd.DataFrame, choice: Mapping) -> np.ndarray:
     """The whole plot, uint8 (height, width, 3): a title, then the sheets of the prompts below one another."""
     prompts = list(dict.fromkeys(table["prompt"]))
     layout = grid_layout(table)
-    sheets = [_sheet(table[table["prompt"] == prompt], choice, layout, prompt) for prompt in prompts]
+    sheets = [_sheet(table[table["prompt"] == prompt], choice, layout) for prompt in prompts]
     return np.concatenate([_title(layout.width, choice), *sheets])
 
 
@@ -71,7 +71,7 @@ def sheets(table: pd.DataFrame, choice: Mapping) -> Iterator[tuple[str, np.ndarr
         words = re.sub(r"\W+", "_", prompt.lower()).strip("_")[:60]  # the end of a name has 255 bytes
         side = _side(pictures)
         layout = _layout(pictures, side * pictures["seed"].nunique(), side)
-        yield f"{n:02d}_{words}.png", _sheet(pictures, choice, layout, prompt), sheet_infotext(pictures)
+        yield f"{n:02d}_{words}.png", _sheet(pictures, choice, layout), sheet_infotext(pictures)
 
 
 def sheet_infotext(pictures: pd.DataFrame) -> str:
@@ -100,8 +100,7 @@ def _layout(table: pd.DataFrame, share: int, largest: int) -> Layout:
     seeds = max(seeds, 1)
     tile = max(min(share // seeds, side, largest), SMALLEST_TILE)
     layout = Layout(tile, seeds, columns, rows, heading=0)
-    headings = (heading(pictures, prompt) for prompt, pictures in table.groupby("prompt"))
-    lines = max(len(_wrapped(heading, layout.width - 2 * MARGIN, 19)) for heading in headings)
+    lines = max(len(_heading_lines(pictures, layout)) for _, pictures in table.groupby("prompt"))
     return layout._replace(heading=24 * lines + 14)
 
 
@@ -109,15 +108,20 @@ def _side(table: pd.DataFrame) -> int:
     return Image.open(table["image"].iloc[0]).width
 
 
-def heading(pictures: pd.DataFrame, prompt: str) -> str:
-    """The prompt; and what must not be seen on the pictures of one that only holds back a cell."""
-    return f"{prompt} {MUST_NOT.get(pictures['kind'].iloc[0], '')}".strip()
+def heading(pictures: pd.DataFrame) -> str:
+    """The prompt of a sheet; and what must not be seen on one that only holds back a cell."""
+    first = pictures.iloc[0]
+    return f"{first['prompt']} {MUST_NOT.get(first['kind'], '')}".strip()
 
 
-def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout, prompt: str) -> np.ndarray:
+def _heading_lines(pictures: pd.DataFrame, layout: Layout) -> list[str]:
+    return _wrapped(heading(pictures), layout.width - 2 * MARGIN, 19)
+
+
+def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout) -> np.ndarray:
     canvas = Image.new("RGB", (layout.width, layout.sheet_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    for i, line in enumerate(_wrapped(heading(table, prompt), layout.width - 2 * MARGIN, 19)):
+    for i, line in enumerate(_heading_lines(table, layout)):
         draw.text((MARGIN, 4 + 24 * i), line, INK, _font(19))
     epochs = sorted(table["epoch"].unique())
     weights = sorted(table.loc[table["epoch"] > 0, "weight"].unique())

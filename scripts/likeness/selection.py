@@ -55,15 +55,19 @@ def picture_scores(scores: pd.DataFrame, beta: float) -> np.ndarray:
 
 
 def without_leaks(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows as if no cell drew the person without being asked to."""
-    return scores.assign(gate=scores["gate"].replace("leak", ""))
+    """The rows as if no cell leaked, of those that count; what showed the leak stays marked."""
+    leaks = scores["kind"].isin(COUNTED) & (scores["gate"] == "leak")
+    return scores.assign(gate=scores["gate"].mask(leaks, ""))
 
 
 def as_chosen(scores: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
     """The rows with the gates that the choice was made by: one of evidence "leaking" let leaks pass."""
-    if choice["evidence"] != "leaking":
-        return scores
-    return scores.assign(gate=scores["gate"].mask(scores["kind"].isin(COUNTED) & (scores["gate"] == "leak"), ""))
+    return without_leaks(scores) if choice["evidence"] == "leaking" else scores
+
+
+def in_chosen_cell(table: pd.DataFrame, choice: Mapping) -> pd.Series:
+    """Whether a row is of a picture of the cell that was chosen."""
+    return (table["epoch"] == choice["epoch"]) & (table["weight"] == choice["weight"])
 
 
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
@@ -83,8 +87,9 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     pictures and for NaN.
     """
     rows = _checked(scores[scores["kind"].isin(COUNTED)])
-    leaking = bool((rows["gate"] == "leak").any() and not picture_scores(rows[rows["epoch"] > 0], beta).any())
-    rows = rows.assign(score=picture_scores(without_leaks(rows) if leaking else rows, beta))
+    score = picture_scores(rows, beta)
+    leaking = bool((rows["gate"] == "leak").any() and not score[rows["epoch"] > 0].any())
+    rows = rows.assign(score=picture_scores(without_leaks(rows), beta) if leaking else score)
     matrix = rows.pivot(index=CELL, columns=PAIR, values="score")
     values = matrix.to_numpy()  # (cells, pairs); row 0 is the base
     pairs = values.shape[1]
@@ -272,16 +277,16 @@ def _draws(pairs: int, bootstrap: int, seed: int) -> np.ndarray:
 
 def _chosen_scores(table: pd.DataFrame, choice: Mapping) -> pd.Series:
     """The score of every (prompt, seed) in the chosen cell."""
-    chosen = table[(table["epoch"] == choice["epoch"]) & (table["weight"] == choice["weight"])]
-    return chosen.set_index(PAIR)["score"]
+    return table[in_chosen_cell(table, choice)].set_index(PAIR)["score"]
 
 
 def _left_out(choices: Mapping[str, Mapping], more: str) -> str:
     """How many runs take no part in a comparison, and why; empty if all do."""
-    counts = {kind: sum(choice["evidence"] == kind for choice in choices.values()) for kind in ("leaking", "none")}
-    leaking, none = (f"{count}{more} {'run' if count == 1 else 'runs'}" for count in counts.values())
-    said = [f"{leaking} with leaks at every setting"] if counts["leaking"] else []
-    return " and ".join(said + ([f"{none} without evidence"] if counts["none"] else []))
+    said = []
+    for evidence, why in (("leaking", "with leaks at every setting"), ("none", "without evidence")):
+        if count := sum(choice["evidence"] == evidence for choice in choices.values()):
+            said.append(f"{count}{more} {'run' if count == 1 else 'runs'} {why}")
+    return " and ".join(said)
 
 
 def _compared(alike: Sequence[str], runs: int, pairs: int, left_out: str) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_uri
-from likeness.selection import PAIR, chosen_cell, compare, picture_label
+from likeness.selection import PAIR, chosen_cell, compare, in_chosen_cell, picture_label
 
 SECTIONS = ("train", "sample", "select")
 
@@ -72,8 +72,7 @@ def _blocks(runs: Mapping[str, pd.DataFrame], choices: Mapping[str, Mapping]) ->
     base = pd.concat([table[table["epoch"] == 0] for table in runs.values()]).drop_duplicates(PAIR)
     columns = [("base model", base)]
     for name, table in runs.items():
-        cell = (table["epoch"] == choices[name]["epoch"]) & (table["weight"] == choices[name]["weight"])
-        columns.append((name, table[cell]))
+        columns.append((name, table[in_chosen_cell(table, choices[name])]))
     blocks = []
     for prompt, rows in base.groupby("prompt", sort=False):
         seeds = [
