@@ -39,15 +39,12 @@ test: env .venv/installed-test
 	$(MAKE) test-slurm
 
 # Alone on the machine: there is one cluster, and its tests hit a training at certain moments.
-test-slurm: env .venv/installed-test
+test-slurm: SLURM_TESTS := tests/slurm
+fault-table: SLURM_TESTS := tests/slurm/test_slurm_faults.py --fault-table docs/slurm.md
+test-slurm fault-table: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh slurm
-	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/slurm
-
-fault-table: env .venv/installed-test
-	tools/system_libraries.sh faces
-	tools/system_libraries.sh slurm
-	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/slurm/test_slurm_faults.py --fault-table docs/slurm.md
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest $(SLURM_TESTS)
 
 check-slurm: env
 	$(WITH_VENV) python tools/check_slurm.py

@@ -47,35 +47,38 @@ SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 RUNS = {"portrait": {}, "prodigy": {"train": {"optimizer": "Prodigy", "learning_rate": 1}}}
 # Jobs that only start Python and write a file: as many at once as keep two cores busy.
 AT_ONCE = ["--cores", "8", "--resources", "gpu=8"]
-STAND_IN = """\
+WRITE = """\
 import pathlib
 import sys
 
-for option, path in zip(sys.argv, map(pathlib.Path, sys.argv[1:])):
+
+def write(output):
+    path = pathlib.Path(output)
+    (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+    if path.suffix:
+        path.write_text("{}")
+
+
+"""
+STAND_IN = """\
+for option, value in zip(sys.argv, sys.argv[1:]):
     if option in {outputs}:
-        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
-        if path.suffix:
-            path.write_text("{{}}")
+        write(value)
 sys.exit()
 """
 # Python runs this before all else: in a job of the cluster it stands in for Snakemake, `python -m snakemake ...`.
 STAND_IN_JOB = """\
-import sys
-
 if "--target-jobs" in sys.orig_argv and "slurm-jobstep" in " ".join(sys.orig_argv):
     import json
     import os
-    import pathlib
     import traceback
 
     try:
         outputs = json.loads(pathlib.Path(__file__).with_name("outputs.json").read_text())
         rule, _, wildcards = sys.orig_argv[sys.orig_argv.index("--target-jobs") + 1].partition(":")
         values = dict(pair.split("=") for pair in wildcards.split(","))
-        for path in (pathlib.Path(output.format(**values)) for output in outputs[rule]):
-            (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
-            if path.suffix:
-                path.write_text("{}")
+        for output in outputs[rule]:
+            write(output.format(**values))
     except BaseException:
         traceback.print_exc()
         os._exit(1)  # else Python would go on, to the real one
@@ -146,11 +149,11 @@ def made_project(folder: Path, code: Path, subjects: int) -> Path:
     for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n|\n)+)", rules, re.M):
         outputs = re.findall(r"(--[\w-]+) \{output[.\w]*:q\}", body)
         program = folder / f"scripts/{rule}.py"
-        program.write_text(STAND_IN.format(outputs=outputs) + program.read_text())
+        program.write_text(WRITE + STAND_IN.format(outputs=outputs) + program.read_text())
         declared[rule] = re.findall(r'"(results/[^"]+)"', re.search(r"^    output:\n((?:     .*\n)+)", body, re.M)[1])
     (folder / "nodes").mkdir()
     (folder / "nodes/outputs.json").write_text(json.dumps(declared))
-    (folder / "nodes/sitecustomize.py").write_text(STAND_IN_JOB)
+    (folder / "nodes/sitecustomize.py").write_text(WRITE + STAND_IN_JOB)
     return folder
 
 
