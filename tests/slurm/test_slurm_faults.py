@@ -52,11 +52,11 @@ def untrained(cluster, project, undisturbed):
     """Every test starts with nothing trained, and leaves an idle cluster, also if it fails."""
     forget(project)
     yield
-    end(project)
+    end_all(project)
     wait_for("idle nodes", lambda: states() == ["idle"])
 
 
-def end(project) -> None:
+def end_all(project) -> None:
     """Whatever still runs."""
     for process in (project.head, *trainers(project)):
         with suppress(psutil.NoSuchProcess):
@@ -93,6 +93,19 @@ def seen(project, before: int) -> str:
     return f"jobs: {', '.join(ended)}. It {resumed}; {len(trained)} epochs trained, each once; the same bytes"
 
 
+def begun(project) -> tuple[subprocess.Popen, psutil.Process]:
+    """A Snakemake and its trainer, which trains."""
+    head = project.start(TRAINED)
+    return head, trainer(project)
+
+
+def held(project) -> tuple[subprocess.Popen, psutil.Process]:
+    """The same with the trainer suspended, so that it is not done before what is to happen has happened."""
+    head, training = begun(project)
+    training.suspend()
+    return head, training
+
+
 def wait_for_word(project, pattern: str) -> None:
     """Until the trainer says it: in its own log, because srun forwards nothing of a job that is being ended."""
     wait_for(pattern, lambda: log(project).exists() and re.search(pattern, log(project).read_text()))
@@ -126,8 +139,7 @@ def restarts(number: str) -> int:
 def test_cancelled(project, assert_well_ended):
     """The trainer saves and leaves; the next attempt goes on from that step."""
     before = len(attempts(project))
-    head = project.start(TRAINED)
-    trainer(project)
+    head, _ = begun(project)
     number, _ = running("train_lora")
     output("scancel", number)
     wait_for_word(project, "SIGTERM: (saved|leaving)")
@@ -144,9 +156,7 @@ def test_cancelled(project, assert_well_ended):
 def test_time_limit(project, assert_well_ended):
     """The trainer is warned, saves and leaves; the next attempt has twice the time."""
     before = len(attempts(project))
-    head = project.start(TRAINED)
-    # So that it is not done before SLURM, which looks every half minute, warns it: that wakes it, too.
-    trainer(project).suspend()
+    head, _ = held(project)  # SLURM looks every half minute; its warning wakes the trainer, too
     number, _ = running("train_lora")
     end = datetime.now() + timedelta(seconds=90)
     output("scontrol", "update", f"JobId={number}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}")
@@ -162,8 +172,7 @@ def test_time_limit(project, assert_well_ended):
     "nothing",
 )
 def test_requeued(project, assert_well_ended):
-    head = project.start(TRAINED)
-    trainer(project)
+    head, _ = begun(project)
     number, _ = running("train_lora")
     output("scontrol", "requeue", number)
     assert_well_ended(head)
@@ -178,8 +187,7 @@ def test_requeued(project, assert_well_ended):
 )
 def test_preempted(project, assert_well_ended):
     """Jobs of a higher partition take all GPUs; once they are done, the training goes on."""
-    head = project.start(TRAINED)
-    trainer(project)
+    head, _ = begun(project)
     number, _ = running("train_lora")
     output("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
     assert_well_ended(head)
@@ -194,10 +202,8 @@ def test_preempted(project, assert_well_ended):
 )
 def test_slurmd_killed(cluster, project, assert_well_ended):
     """The cluster takes the node for dead and starts the job on the other, while the first trainer lives on."""
-    head = project.start(TRAINED)
-    first = trainer(project)
+    head, first = held(project)
     _, node = running("train_lora")
-    first.suspend()  # so that it is not done before the cluster has noticed
     cluster.kill(f"slurmd.{node}")
     try:
         wait_for("a second trainer", lambda: len(trainers(project)) == 2)
@@ -215,9 +221,7 @@ def test_slurmd_killed(cluster, project, assert_well_ended):
     "nothing",
 )
 def test_node_drained(project, assert_well_ended):
-    head = project.start(TRAINED)
-    training = trainer(project)
-    training.suspend()  # so that it is not done before all that
+    head, training = held(project)
     number, node = running("train_lora")
     output("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test")
     try:
@@ -236,9 +240,7 @@ def test_node_drained(project, assert_well_ended):
     "nothing",
 )
 def test_slurmctld_restarted(cluster, project, assert_well_ended):
-    head = project.start(TRAINED)
-    training = trainer(project)
-    training.suspend()  # so that it is not done before all that
+    head, training = held(project)
     number, _ = running("train_lora")
     cluster.kill("slurmctld")
     time.sleep(5)  # several of Snakemake's questions go unanswered
@@ -254,9 +256,7 @@ def test_slurmctld_restarted(cluster, project, assert_well_ended):
     "nothing",
 )
 def test_second_snakemake(project, assert_well_ended):
-    head = project.start(TRAINED)
-    training = trainer(project)
-    training.suspend()  # so that it is not done before the second one comes
+    head, training = held(project)
     refused = project.run(TRAINED, check=False)
     assert refused.status != 0 and "cannot be locked" in refused.text
     training.resume()
@@ -271,9 +271,7 @@ def test_second_snakemake(project, assert_well_ended):
 def test_snakemake_killed_and_started_again(project, assert_well_ended):
     """Its job runs on. The next Snakemake knows nothing of it and submits another, which waits for the first one's end
     and takes what it made."""
-    head = project.start(TRAINED)
-    first = trainer(project)
-    first.suspend()  # so that it is not done before the other comes
+    head, first = held(project)
     head.kill()
     head.wait()
     head = project.start(TRAINED)
@@ -311,7 +309,7 @@ def test_full_disk(project, assert_well_ended):
         (results / "filler").unlink()
         assert_well_ended(project.start(TRAINED))
     finally:
-        end(project)
+        end_all(project)
         subprocess.run(["umount", results])
         results.rmdir()
         kept.rename(results)
