@@ -236,11 +236,18 @@ def local_model_files(model):
 
 
 def identity_words(wildcards):
-    """The list of words that a captioner's sentences lose; the template has none of them."""
-    if config["caption"]["backend"] == "template":
-        return []
+    """The list of words for what a person is."""
     words = config["caption"]["identity_words"]
     return under_roots(words) or words
+
+
+def captioners_identity_words(wildcards):
+    """That list where a captioner's sentences lose them; the template has none of them."""
+    return (
+        []
+        if config["caption"]["backend"] == "template"
+        else identity_words(wildcards)
+    )
 
 
 def sampled_epochs(wildcards):

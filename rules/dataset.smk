@@ -93,7 +93,7 @@ rule caption_faces:
         base="results/base.json",
         upscaled="results/{subject}/upscaled.tsv",
         texts=captions_beside_photos,
-        words=identity_words,
+        words=captioners_identity_words,
         captioner=captioner,
     output:
         captions="results/{subject}/captions.tsv",
@@ -122,6 +122,7 @@ checkpoint build_dataset:
         code=code("build_dataset.py"),
         photos="results/{subject}/photos.tsv",
         captions="results/{subject}/captions.tsv",
+        words=identity_words,
         regularisation=regularisation_photos,
         texts=captions_beside_regularisation,
     output:
@@ -147,6 +148,7 @@ checkpoint build_dataset:
         "{wildcards.subject}: lay out the training set"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
-        " --photos {input.photos:q} --captions {input.captions:q} --regularisation {input.regularisation:q}"
+        " --photos {input.photos:q} --captions {input.captions:q} --words {input.words:q}"
+        " --regularisation {input.regularisation:q}"
         " --texts {input.texts:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
         " --folder {output.folder:q} --reg-folder {output.reg_folder:q}"

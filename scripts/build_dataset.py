@@ -9,16 +9,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from likeness import captions, cli, dataset, files, images, provenance
+from likeness import captions, cli, dataset, files, identity_words, images, provenance
 from likeness.errors import LikenessError
 
 
 def main() -> None:
     args = cli.arguments(
-        __doc__, "photos", "captions", "regularisation*", "texts*", "cache", "dataset", "folder", "reg_folder"
+        __doc__, "photos", "captions", "words", "regularisation*", "texts*", "cache", "dataset", "folder", "reg_folder"
     )
     subject, train, manifest_folder = args.config.subject, vars(args.config.train), args.dataset.parent
     trained, heldout = (subject_items(args.captions, fate) for fate in ("train", "heldout"))
+    words = identity_words.identity_words(args.words)
+    trained = [with_class_caption(item, subject.trigger, subject.class_noun, words) for item in trained]
     store = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)))
     refuse_the_subject(args.regularisation, args.photos)
     others = class_items(args.regularisation, args.texts, subject.class_noun, args.config.resolution, store)
@@ -35,6 +37,7 @@ def main() -> None:
         "folder": os.path.relpath(concept, manifest_folder),
         "repeats": repeats,
         "arithmetic": dataset.arithmetic(*schedule),
+        "bare_class": captioned(captions.bare_class_caption(subject.class_noun)),
         "images": laid_out(trained, concept, manifest_folder),
         "heldout": [listed(item, item["png"], manifest_folder) for item in heldout],
         "regularisation": laid_out(others, args.reg_folder / f"1_{subject.class_noun}", manifest_folder),
@@ -99,9 +102,18 @@ def made_item(name: str, png: Path, caption: str) -> dict:
         "png": png,
         "sha256": provenance.file_sha256(png),
         "size": size,
-        "caption": caption,
-        "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
+        **captioned(caption),
     }
+
+
+def captioned(caption: str) -> dict[str, str]:
+    return {"caption": caption, "caption_sha256": hashlib.sha256(caption.encode()).hexdigest()}
+
+
+def with_class_caption(item: dict, trigger: str, class_noun: str, words: identity_words.IdentityWords) -> dict:
+    """An item of the subject with the caption that train.preserve_class shows it by."""
+    about = captioned(captions.class_caption(item["caption"], trigger, class_noun, words))
+    return item | {f"class_{key}": value for key, value in about.items()}
 
 
 def laid_out(items: Sequence[Mapping], folder: Path, manifest_folder: Path) -> list[dict]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from likeness.attributes import CLOSE_UP
 from likeness.errors import LikenessError
+from likeness.identity_words import PREPOSITIONS, IdentityWords, without_identity
 
 # Thresholds on what likeness.attributes measures, with a band in between in which nothing is said. Seen on 27 portraits
 # of two people who do not exist: broad smiles measured 0.6 to 0.96, straight faces 0 to 0.04.
@@ -35,6 +36,9 @@ DARK, BRIGHT = 0.3, 0.75
 # The darkest of 947 faces of every complexion measured 0.3; a dark face before a light wall is no dim light.
 DIM = 0.2
 SIDE_LIGHT = 0.35  # reached by 19 of the same faces, each with a shadow over half of it
+
+# Words that a noun without an article may follow when it was a name before: "a photo of ohwx", "ohwx with ohwx's dog".
+TAKES_ARTICLE = PREPOSITIONS | {"with", "and", "like", "as", "is"}
 
 
 class TokenCount(NamedTuple):
@@ -75,6 +79,31 @@ def template_caption(
         "black and white photo" if said("monochrome") else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def class_caption(text: str, trigger: str, class_noun: str, words: IdentityWords) -> str:
+    """The caption of the same picture if anybody of the class were on it: "ohwx woman, smiling" becomes "a woman,
+    smiling". The trigger goes as a whole word only, with the class noun beside it; what the person is goes as it does
+    from a captioner's captions; what may change stays. A caption without the trigger names nobody, and loses only that.
+    """
+    noun, person = re.escape(class_noun), "classnoun"  # one word, whatever the noun: what is in it is not to go
+    name = rf"{re.escape(trigger)}(?!\w)"
+    named = rf"(?<![\w-])(?:{noun}[\s_-]+{name}|{name}(?:[\s_-]+{noun}(?!\w))?)"
+    found = re.sub(named, person, text, flags=re.IGNORECASE)
+    found = without_identity(found, words._replace(people=words.people | {person}))
+    # An article where the words in front have none: at the start, after a comma, after a preposition.
+    bare = rf"(^|,\s*|\b(?:{'|'.join(sorted(TAKES_ARTICLE))})\s+){person}\b"
+    found = re.sub(bare, lambda match: f"{match[1]}a {person}", found, flags=re.IGNORECASE)
+    return re.sub(rf"\ban?\s+{person}", with_article(class_noun), found).replace(person, class_noun)
+
+
+def bare_class_caption(class_noun: str) -> str:
+    """The class alone, in the words that people draw it by."""
+    return f"photo of {with_article(class_noun)}"
+
+
+def with_article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def token_count(text: str, tokenizer) -> TokenCount:

@@ -152,8 +152,21 @@ class Train(Section):
     """Instead of min_snr_gamma."""
     masked_loss: bool = False
     """What lies outside the head counts a tenth, so that less of the background is learned."""
+    masked_prior: Annotated[Number, Field(ge=0)] = 0.0
+    """With masked_loss: weight of what lies outside the head, where the LoRA shall answer as the base model does, so
+    that rooms and clothes are not learned (OneTrainer's masked prior preservation, ai-toolkit's inverted_mask_prior).
+    0: off."""
+    preserve_class: Annotated[Number, Field(ge=0)] = 0.0
+    """Weight of the second part of the loss: on the caption without the person ("a woman, smiling") the LoRA shall
+    answer as the base model does, so that "a woman" stays anybody (ai-toolkit's diff_output_preservation_multiplier;
+    kohya's diff_output_preservation). 0: off."""
+    preserve_class_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """Share of the pictures that it is applied to: less is faster."""
     prior_loss_weight: Annotated[Number, Field(gt=0)] = 1.0
     """Of the regularisation photos."""
+    prior_prediction: bool = False
+    """Regularisation photos teach what the base model answers to them, not themselves (OneTrainer's prior prediction):
+    their own looks are not learned."""
     noise_offset: Annotated[Number, Field(ge=0)] = 0.0
     multires_noise_iterations: Annotated[int, Field(ge=0)] = 0
     multires_noise_discount: Annotated[Number, Field(gt=0, le=1)] = 0.3
@@ -177,6 +190,8 @@ class Train(Section):
             raise ValueError(f"conv_alpha {self.conv_alpha:g} is larger than conv_rank {self.conv_rank}")
         if self.debiased_estimation and self.min_snr_gamma is not None:
             raise ValueError("debiased_estimation and min_snr_gamma are two weights for one thing; set one of them")
+        if self.masked_prior and not self.masked_loss:
+            raise ValueError("masked_prior is about what masked_loss leaves out; set masked_loss: true as well")
         if None not in (self.max_train_steps, self.epochs, self.repeats):
             raise ValueError("max_train_steps, epochs and repeats: two of them give the third; set one of them to null")
         if mistakes := problems(self.model_dump()):

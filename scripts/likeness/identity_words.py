@@ -82,6 +82,13 @@ def model_caption(text: str, trigger: str, class_noun: str, words: IdentityWords
     return ", ".join([f"{trigger} {class_noun}", *dict.fromkeys(filter(None, kept))])
 
 
+def without_identity(text: str, words: IdentityWords) -> str:
+    """A caption that a person may have written, without what the person is: listed words go with the words in front of
+    them and the word that joined them on. The sentences of several are joined by commas."""
+    sentences = (_tokens(sentence) for sentence in re.split(r"[.!?;]+(?:\s+|$)", text))
+    return ", ".join(filter(None, (_text(_without_identity(tokens, words)) for tokens in sentences)))
+
+
 def _tokens(text: str) -> list[str]:
     """Words and commas; the first word loses its capital."""
     tokens = re.findall(r"[\w'’-]+|,", text.replace("’", "'"))

@@ -67,10 +67,12 @@ def latents_bytes(
 
     `image` gives the file of an item's encoded picture, mirrored or not, `caption` that of encoded words. For each item
     there is `{group}.{name}.mean .std` and, with `flips`, `.flipped_mean .flipped_std`; for each caption, which many
-    regularisation photos share, `{caption_sha256}.tokens .hidden` and, for SDXL, `.pooled`; for the empty one
+    photos share, those of the class too, `{caption_sha256}.tokens .hidden` and, for SDXL, `.pooled`; for the empty one
     `empty.tokens` and so on. The header names what they are from.
     """
     tensors = _prefixed("empty", safetensors.torch.load_file(caption("")))
+    for words, sha256 in _class_captions(dataset):
+        tensors |= _prefixed(sha256, safetensors.torch.load_file(caption(words)))
     for group in GROUPS:
         for item in dataset[group]:
             parts = safetensors.torch.load_file(image(item, False))
@@ -84,7 +86,8 @@ def latents_bytes(
 def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch.Tensor]]]:
     """For each group of a dataset.json, in the order of its items: mean and std (4, h, w), tokens (encoders, 77) int64,
     hidden (77, width) and, for SDXL, pooled (width,); in images and regularisation also flipped_mean and flipped_std
-    where they were made. The group "empty" holds tokens, hidden and pooled of the empty caption alone.
+    where they were made; in images class_tokens, class_hidden and class_pooled of the caption without the person. The
+    groups "empty" and "bare_class" hold tokens, hidden and pooled of one caption each.
 
     Raises LikenessError if the file is damaged, was made from other pictures or captions than the dataset now holds, or
     a tensor in it is missing or of another size than its picture.
@@ -106,6 +109,8 @@ def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch
 
     words = ["tokens", "hidden"] + ["pooled"] * ("empty.pooled" in tensors)
     latents = {"empty": {part: [found("empty", part, "the empty caption")] for part in words}}
+    bare_class = dataset["bare_class"]["caption_sha256"]
+    latents["bare_class"] = {part: [found(bare_class, part, "the class")] for part in words}
     for group in GROUPS:
         shown = ["mean", "std"]
         if json.loads(header["flips"]) and group in MIRRORED:
@@ -121,7 +126,16 @@ def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch
                         f"{path.name}: the {part} of {item['name']} is {tuple(tensor.shape)}, not that of a picture of "
                         f"{width}x{height}; {again}"
                     )
+    for part in words:
+        classes = [(item["class_caption_sha256"], item["name"]) for item in dataset["images"]]
+        latents["images"][f"class_{part}"] = [found(sha256, part, f"the class of {name}") for sha256, name in classes]
     return latents
+
+
+def _class_captions(dataset: Mapping) -> list[tuple[str, str]]:
+    """The captions without the person, and their sha256."""
+    captions = [(item["class_caption"], item["class_caption_sha256"]) for item in dataset["images"]]
+    return [*captions, (dataset["bare_class"]["caption"], dataset["bare_class"]["caption_sha256"])]
 
 
 def _prefixed(name: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -131,4 +145,4 @@ def _prefixed(name: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 def _made_from(dataset: Mapping) -> str:
     """What decides the latents, as text for a header."""
     items = {group: [[i["name"], i["sha256"], i["caption_sha256"]] for i in dataset[group]] for group in GROUPS}
-    return json.dumps(items, ensure_ascii=True)
+    return json.dumps(items | {"class": [sha256 for _, sha256 in _class_captions(dataset)]}, ensure_ascii=True)

@@ -32,7 +32,10 @@ class Course:
         began, step = self._times[0]
         self._times.append((now, last["step"]))
         speed = (last["step"] - step) / max(now - began, 1e-9)
-        numbers = {"epoch": last["epoch"], "loss": f"{smoothed(metrics):.4f}", "lr": f"{last['lr']:.2e}"}
+        numbers = {"epoch": last["epoch"], "loss": f"{smoothed(metrics):.4f}"}
+        if any(row["preservation"] != "" for row in metrics[-SMOOTHED_OVER:]):
+            numbers["preservation"] = f"{smoothed(metrics, 'preservation'):.5f}"
+        numbers["lr"] = f"{last['lr']:.2e}"
         if last["lr_text_encoder"] != "":
             numbers["lr_text_encoder"] = f"{last['lr_text_encoder']:.2e}"
         numbers["memory"] = f"{memory / 2**30:.1f} GiB"
@@ -53,7 +56,7 @@ class Course:
             self._bar.close()
 
 
-def smoothed(metrics: Sequence[Mapping]) -> float:
-    """The mean loss of the last steps."""
-    last = metrics[-SMOOTHED_OVER:]
-    return sum(row["loss"] for row in last) / max(len(last), 1)
+def smoothed(metrics: Sequence[Mapping], name: str = "loss") -> float:
+    """The mean of the last steps that have it."""
+    last = [row[name] for row in metrics[-SMOOTHED_OVER:] if row[name] != ""]
+    return sum(last) / max(len(last), 1)

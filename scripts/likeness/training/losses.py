@@ -25,17 +25,40 @@ def losses(
     wanted: torch.Tensor,
     timesteps: torch.Tensor,
     mask: torch.Tensor | None = None,
+    base_pred: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The loss of each picture, (n,) in fp32 at least. `predicted` and `wanted` are (n, c, h, w), `mask` (n, 1, h, w).
+    """The loss of each picture, (n,) in fp32 at least. `predicted`, `wanted` and `base_pred` are (n, c, h, w), `mask`
+    (n, 1, h, w).
 
-    The mask's weights are brought to a mean of 1 per picture, so that a small face does not learn more slowly.
+    The mask's weights are brought to a mean of 1 per picture, so that a small face does not learn more slowly. With
+    `base_pred`, what the base model predicts, train.masked_prior times the error against that is added, weighted by
+    what the mask leaves out and brought to a mean of 1 too: OneTrainer's masked prior preservation (modules/util/loss/
+    masked_loss.py, normalised), ai-toolkit's inverted_mask_prior. A picture without a face has no outside.
     """
     wide = torch.promote_types(predicted.dtype, torch.float32)
     error = _error(train, schedule, predicted.to(wide) - wanted.to(wide), timesteps)
     if mask is not None:
-        mask = mask.to(wide)
-        error = error * (mask / mask.mean((1, 2, 3), keepdim=True))
+        error = error * _mean_of_one(mask.to(wide))
+    if base_pred is not None:
+        prior = _error(train, schedule, predicted.to(wide) - base_pred.to(wide), timesteps)
+        error = error + train["masked_prior"] * prior * _mean_of_one(1 - mask.to(wide))
     return error.mean((1, 2, 3)) * timestep_weights(train, schedule, timesteps).to(wide)
+
+
+def preservation(class_pred: torch.Tensor, base_pred: torch.Tensor) -> torch.Tensor:
+    """How far the class has moved, (n,) in fp32 at least: the mean squared difference of the predictions (n, c, h, w)
+    with the LoRA and without it, for captions that do not name the person.
+
+    Sources: ai-toolkit's differential output preservation (extensions_built_in/sd_trainer/SDTrainer.py), kohya's
+    diff_output_preservation (sd-scripts PR #1710).
+    """
+    wide = torch.promote_types(class_pred.dtype, torch.float32)
+    return (class_pred.to(wide) - base_pred.to(wide)).square().mean((1, 2, 3))
+
+
+def _mean_of_one(mask: torch.Tensor) -> torch.Tensor:
+    """Weights (n, 1, h, w) brought to a mean of 1 per picture; all 0 stay 0."""
+    return mask / mask.mean((1, 2, 3), keepdim=True).clamp(min=torch.finfo(mask.dtype).tiny)
 
 
 def timestep_weights(train: Mapping, schedule, timesteps: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from likeness.errors import LikenessError
 from likeness.files import DISK_FULL
 from likeness.training.plan import heldout_digest
 
-COLUMNS = ("epoch", "step", "loss", "lr", "lr_text_encoder", "gradient_norm", "validation_loss")
+COLUMNS = ("epoch", "step", "loss", "preservation", "lr", "lr_text_encoder", "gradient_norm", "validation_loss")
 
 
 class MetricsLog:

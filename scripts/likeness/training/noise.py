@@ -1,5 +1,6 @@
 """Everything random of one optimisation step, drawn on the CPU from the step's own seed, for every device alike."""
 
+import math
 import random
 from collections.abc import Mapping
 
@@ -7,10 +8,16 @@ import torch
 
 from likeness.training.plan import step_seed
 
+# Of the pictures that the class is preserved on, the share that is shown with the bare class ("photo of a woman"), and
+# with nothing; the others are shown with their own caption without the person. Only what is shown is preserved.
+BARE_CLASS, NOTHING = 0.15, 0.15
+CLASS_CAPTION, BARE_CLASS_CAPTION, EMPTY_CAPTION = range(3)
+
 
 def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> dict[str, torch.Tensor]:
     """For `shape` (n, c, h, w) latents: `posterior` and `noise` of that shape, `timesteps` (n,), and as bool (n,) the
-    pictures whose caption is `dropped` and that are `flipped`."""
+    pictures whose caption is `dropped`, that are `flipped`, and that the class is `preserved` on; for these, which of
+    CLASS_CAPTION, BARE_CLASS_CAPTION and EMPTY_CAPTION is the `class_words`, int64 (n,)."""
     generator = torch.Generator().manual_seed(step_seed(train["seed"], step))
     posterior = torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
@@ -23,7 +30,23 @@ def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> 
     times = torch.randint(0, timesteps, shape[:1], generator=generator)
     dropped = torch.rand(shape[0], generator=generator) < train["caption_dropout_rate"]
     flipped = torch.rand(shape[0], generator=generator) < 0.5 * train["flip_aug"]
-    return {"posterior": posterior, "noise": noise, "timesteps": times, "dropped": dropped, "flipped": flipped}
+    preserved = _preserved(train, step, shape[0], generator)
+    chance = torch.rand(shape[0], generator=generator)
+    class_words = (chance < BARE_CLASS + NOTHING).long() + (chance < NOTHING).long()
+    return {
+        **{"posterior": posterior, "noise": noise, "timesteps": times, "dropped": dropped, "flipped": flipped},
+        **{"preserved": preserved, "class_words": class_words},
+    }
+
+
+def _preserved(train: Mapping, step: int, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Which of `n` pictures the class is preserved on, bool (n,): the share that is asked for, evened out over the
+    steps (of steps with one picture, every second one for a share of 0.5)."""
+    if not train["preserve_class"]:
+        return torch.zeros(n, dtype=torch.bool)
+    share = train["preserve_class_share"]
+    count = math.floor((step + 1) * n * share) - math.floor(step * n * share)
+    return torch.randperm(n, generator=generator) < count
 
 
 def shuffled(caption: str, keep: int, chance: random.Random) -> str:

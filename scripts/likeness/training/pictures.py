@@ -7,7 +7,7 @@ import torch
 
 from likeness.conditioning import token_ids
 from likeness.training.losses import head_weights
-from likeness.training.noise import shuffled
+from likeness.training.noise import BARE_CLASS_CAPTION, EMPTY_CAPTION, shuffled
 
 
 class Pictures:
@@ -25,7 +25,9 @@ class Pictures:
             name: [tensor.to(device) for group in groups for tensor in latents[group].get(name, [])] for name in names
         }
         self._empty = {name: tensors[0].to(device) for name, tensors in latents["empty"].items()}
+        self._bare_class = {name: tensors[0].to(device) for name, tensors in latents["bare_class"].items()}
         prior = len(dataset["regularisation"])
+        self._first_prior = len(self.items) - prior
         weights = [1.0] * (len(self.items) - prior) + [train["prior_loss_weight"]] * prior
         self._weights = torch.tensor(weights, device=device)
         self._masks = [
@@ -49,6 +51,10 @@ class Pictures:
         straight = torch.stack([self._masks[number] for number in numbers])
         return torch.where(flipped[:, None, None, None], straight.flip(-1), straight)
 
+    def is_prior(self, number: int) -> bool:
+        """Whether it is a regularisation picture."""
+        return number >= self._first_prior
+
     def weights(self, numbers: Sequence[int]) -> torch.Tensor:
         """(n,): 1, and prior_loss_weight for regularisation pictures."""
         return torch.stack([self._weights[number] for number in numbers])
@@ -70,6 +76,16 @@ class Pictures:
         else:
             found = torch.stack([self._tensors["tokens"][number] for number in numbers])
         return self._unless_dropped(found, "tokens", dropped)
+
+    def class_text(self, name: str, numbers: Sequence[int], words: torch.Tensor) -> torch.Tensor | None:
+        """Cached "hidden" or "pooled" states, or "tokens", of captions without the person, by noise.py's `class_words`,
+        (n,); None where the family has none."""
+        if name not in self._empty:
+            return None
+        states = torch.stack([self._tensors[f"class_{name}"][number] for number in numbers])
+        words = words.reshape(-1, *[1] * (states.dim() - 1))
+        states = torch.where(words == BARE_CLASS_CAPTION, self._bare_class[name], states)
+        return torch.where(words == EMPTY_CAPTION, self._empty[name], states)
 
     def _either(self, name: str, numbers: Sequence[int], flipped: torch.Tensor) -> torch.Tensor:
         straight = torch.stack([self._tensors[name][number] for number in numbers])

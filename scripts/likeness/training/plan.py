@@ -24,8 +24,11 @@ def run_key(train: Mapping, dataset: Mapping, base: Mapping, weights: str, code:
     if train["lr_scheduler"] not in ("constant", "constant_with_warmup"):
         settings["total_steps"] = steps["total_steps"]
     names = ["name", "sha256", "caption_sha256", "size"] + ["face"] * train["masked_loss"]
+    names += ["class_caption_sha256"] * bool(train["preserve_class"])
     groups = (dataset["images"], dataset["regularisation"])
     pictures = [[[item.get(name) for name in names] for item in group] for group in groups]
+    if train["preserve_class"]:
+        pictures.append(dataset["bare_class"]["caption_sha256"])
     return digest(canonical(settings), canonical(pictures), base["digest"], weights, code)[:32]
 
 
