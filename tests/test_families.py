@@ -78,7 +78,11 @@ def data(base: dict) -> tuple[dict, dict]:
     for group in groups:
         texts = captions(base, [item["caption"] for item in dataset[group]])
         made[group] |= {part: [text[part] for text in texts] for part in texts[0]}
-    return dataset, made | {"empty": {part: [tensor] for part, tensor in captions(base, [""])[0].items()}}
+    classes = captions(base, [item["class_caption"] for item in dataset["images"]])
+    made["images"] |= {f"class_{part}": [text[part] for text in classes] for part in classes[0]}
+    for name, words in (("empty", ""), ("bare_class", dataset["bare_class"]["caption"])):
+        made[name] = {part: [tensor] for part, tensor in captions(base, [words])[0].items()}
+    return dataset, made
 
 
 def test_the_family_is_known_by_what_the_model_is(base):

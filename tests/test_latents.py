@@ -27,7 +27,7 @@ GROUPS = {"images": ["b", "a"], "heldout": ["h"], "regularisation": ["a", "r"]}
 def made(root, small_base, tmp_path_factory) -> Path:
     """A folder with dataset.json of five pictures, one of them wide, base.json, and latents with and without flips."""
     folder = tmp_path_factory.mktemp("latents")
-    dataset, noise = {"resolution": 64}, np.random.default_rng(0)
+    dataset, noise = {"resolution": 64, "bare_class": captioned("photo of a woman")}, np.random.default_rng(0)
     for group, names in GROUPS.items():
         dataset[group] = []
         for name in names:
@@ -38,17 +38,22 @@ def made(root, small_base, tmp_path_factory) -> Path:
             caption = "woman" if group == "regularisation" else f"ohwx woman, {name}"
             dataset[group].append(
                 {
-                    **{"name": name, "image": f"{group}/{name}.png", "size": list(size), "caption": caption},
+                    **{"name": name, "image": f"{group}/{name}.png", "size": list(size), **captioned(caption)},
                     "sha256": hashlib.sha256(picture.read_bytes()).hexdigest(),
-                    "caption_sha256": hashlib.sha256(caption.encode()).hexdigest(),
                 }
             )
+    for item in dataset["images"]:
+        item |= {f"class_{key}": value for key, value in captioned(f"a woman, {item['name']}").items()}
     (folder / "dataset.json").write_text(json.dumps(dataset))
     (folder / "base.json").write_text(json.dumps(manifest("small", small_base, folder)))
     outcomes = [encode(root, folder, flips) for flips in (False, True, False)]
-    # Five pictures and five captions with the empty one, then four mirrored pictures.
-    assert outcomes == ["items: 10 computed, 1 reused", "items: 4 computed, 11 reused", "items: 0 computed, 11 reused"]
+    # Five pictures, five captions with the empty one and three of the class, then four mirrored pictures.
+    assert outcomes == ["items: 13 computed, 1 reused", "items: 4 computed, 14 reused", "items: 0 computed, 14 reused"]
     return folder
+
+
+def captioned(caption: str) -> dict[str, str]:
+    return {"caption": caption, "caption_sha256": hashlib.sha256(caption.encode()).hexdigest()}
 
 
 def encode(root: Path, folder: Path, flips: bool) -> str:
@@ -90,9 +95,10 @@ def dataset(made) -> dict:
 def test_latents_are_those_of_the_pictures_in_the_order_of_the_dataset(made, dataset, base_manifest):
     vae = load_part(base_manifest, "vae")
     latents = load_latents(made / "latents.safetensors", dataset)
-    assert set(latents) == {*GROUPS, "empty"}
+    assert set(latents) == {*GROUPS, "empty", "bare_class"}
     for group in GROUPS:
-        assert set(latents[group]) == {"mean", "std", "tokens", "hidden"}
+        of_class = {"class_tokens", "class_hidden"} if group == "images" else set()
+        assert set(latents[group]) == {"mean", "std", "tokens", "hidden"} | of_class
         for item, mean, std in zip(dataset[group], latents[group]["mean"], latents[group]["std"], strict=True):
             expected = posterior(vae, np.asarray(Image.open(made / item["image"])))
             assert mean.shape == (4, item["size"][1] // 8, item["size"][0] // 8)
@@ -104,12 +110,15 @@ def test_words_are_those_of_the_captions_and_of_the_empty_one(made, dataset, bas
     tokenizers, encoders = load_tokenizers(base_manifest), load_text_encoders(base_manifest)
     latents = load_latents(made / "latents.safetensors", dataset)
     captions = [(group, i, item["caption"]) for group in GROUPS for i, item in enumerate(dataset[group])]
-    for group, i, caption in [*captions, ("empty", 0, "")]:
+    captions = [(group, "", i, caption) for group, i, caption in captions]
+    captions += [("images", "class_", i, item["class_caption"]) for i, item in enumerate(dataset["images"])]
+    captions += [("empty", "", 0, ""), ("bare_class", "", 0, "photo of a woman")]
+    for group, prefix, i, caption in captions:
         tokens = token_ids(tokenizers, caption)
-        assert latents[group]["tokens"][i].equal(tokens) and tokens.shape == (1, 77)
+        assert latents[group][f"{prefix}tokens"][i].equal(tokens) and tokens.shape == (1, 77)
         with torch.no_grad():
             hidden = conditioning(encoders, tokens[None], 1).hidden[0]
-        torch.testing.assert_close(latents[group]["hidden"][i], hidden)
+        torch.testing.assert_close(latents[group][f"{prefix}hidden"][i], hidden)
     assert len(latents["empty"]["hidden"]) == 1
 
 

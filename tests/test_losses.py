@@ -20,6 +20,9 @@ TRAIN = {
     "multires_noise_discount": 0.3,
     "caption_dropout_rate": 0.0,
     "flip_aug": False,
+    "preserve_class": 0.0,
+    "preserve_class_share": 0.5,
+    "masked_prior": 0.0,
     "seed": 42,
 }
 TIMES = torch.tensor([0, 10, 500, 999])

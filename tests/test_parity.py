@@ -70,7 +70,10 @@ class Reference:
             found[f"{module.path}.weight"] = weight + scale * change.view_as(weight)
         return found
 
-    def loss(self, arrays: list[torch.Tensor], batch: list[int], step: int, pictures: dict) -> torch.Tensor:
+    def loss(
+        self, arrays: list[torch.Tensor], batch: list[int], step: int, pictures: dict
+    ) -> tuple[torch.Tensor, dict]:
+        """What is differentiated, and its parts as the metrics have them."""
         s, shape = self.settings, (len(batch), *pictures["mean"][0].shape)
         drawn = noise.drawn(s, step, shape, 1000)
         t, eps = drawn["timesteps"], drawn["noise"].double()
@@ -85,6 +88,10 @@ class Reference:
         hidden[drawn["dropped"]] = pictures["empty"].double()
         answer = torch.func.functional_call(self.unet, self.weights(arrays), (noisy, t, hidden)).sample
         wanted = kept.sqrt() * eps - (1 - kept).sqrt() * clean if self.prediction == "v_prediction" else eps
+        base_answer = self.unet(noisy, t, hidden).sample
+        is_prior = torch.tensor(batch) >= pictures["images"]
+        if s["prior_prediction"]:
+            wanted = torch.where(is_prior[:, None, None, None], base_answer, wanted)
         snr = (kept / (1 - kept)).flatten()
         error = (answer - wanted) ** 2
         if s["loss"] == "huber":
@@ -99,15 +106,34 @@ class Reference:
             mask = torch.stack([head_weights(pictures["face"], 8, 8)] * len(batch)).double()
             for i in drawn["flipped"].nonzero().flatten().tolist():
                 mask[i] = mask[i].flip(-1)
-            mask[torch.tensor(batch) >= pictures["images"]] = 1.0
+            mask[is_prior] = 1.0
             error = error * mask / mask.mean((1, 2, 3), keepdim=True)
+            outside = torch.where(is_prior[:, None, None, None], 0.0, 1 - mask)
+            outside[~is_prior] /= outside[~is_prior].mean((1, 2, 3), keepdim=True)
+            error = error + s["masked_prior"] * outside * (answer - base_answer) ** 2
         each = error.mean((1, 2, 3))
         if s["min_snr_gamma"]:
             each = each * torch.clamp(snr, max=s["min_snr_gamma"]) / (snr + (self.prediction == "v_prediction"))
         if s["debiased_estimation"]:
             each = each / torch.clamp(snr, max=1000).sqrt()
-        prior = torch.tensor([1.0 if i < pictures["images"] else s["prior_loss_weight"] for i in batch])
-        return (each * prior).mean()
+        loss = (each * torch.where(is_prior, s["prior_loss_weight"], 1.0)).mean()
+        preservation = self.preservation(arrays, batch, noisy, drawn, pictures)
+        if preservation is None:
+            return loss, {"loss": float(loss.detach()), "preservation": ""}
+        total = loss + s["preserve_class"] * preservation.sum() / (s["preserve_class_share"] * len(batch))
+        return total, {"loss": float(loss.detach()), "preservation": float(preservation.mean().detach())}
+
+    def preservation(self, arrays, batch: list[int], noisy: torch.Tensor, drawn: dict, pictures: dict):
+        """mean (e_L(x_t, c') - e_B(x_t, c'))^2 of every picture that the class is preserved on; None without any."""
+        places = [p for p in drawn["preserved"].nonzero().flatten().tolist() if batch[p] < pictures["images"]]
+        if not places:
+            return None
+        texts = [(pictures["class_hidden"][batch[p]], pictures["bare_class"], pictures["empty"]) for p in places]
+        kinds = drawn["class_words"][places].tolist()
+        hidden = torch.stack([text[kind] for text, kind in zip(texts, kinds, strict=True)]).double()
+        shown = noisy[places], drawn["timesteps"][places], hidden
+        taught = torch.func.functional_call(self.unet, self.weights(arrays), shown).sample
+        return ((taught - self.unet(*shown).sample) ** 2).mean((1, 2, 3))
 
     def rate(self, step: int, total: int) -> float:
         s = self.settings
@@ -129,34 +155,36 @@ class Reference:
             case "polynomial":
                 return (lr - 1e-7) * (1 - share) ** s["lr_scheduler_power"] + 1e-7
 
-    def step(self, step: int, total: int, batch: list[int], pictures: dict) -> float:
+    def step(self, step: int, total: int, batch: list[int], pictures: dict) -> dict:
         arrays = [torch.from_numpy(x.copy()).requires_grad_() for x in self.optimizer.x]
-        loss = self.loss(arrays, batch, step, pictures)
+        loss, parts = self.loss(arrays, batch, step, pictures)
         gradients = torch.autograd.grad(loss, arrays)
         norm = torch.sqrt(sum((g**2).sum() for g in gradients))
         clipped = [(g * min(1.0, 1 / (norm + 1e-6))).numpy() for g in gradients]
         self.optimizer.step(clipped, self.rate(step, total))
-        return float(loss.detach())
+        return parts
 
 
 def both(folder, base: dict, settings: dict, regularisation: int = 0) -> tuple[list, list, dict, dict]:
-    """(losses of the trainer, of the reference, tensors of the trainer's file, of the reference)."""
+    """(losses of the trainer, of the reference, tensors of the trainer's file, of the reference). A step's losses are
+    the mean of the pictures' and, where the class is preserved on some, its preservation."""
     dataset, latents = made_up_data(base_width(base), regularisation=regularisation)
     for item in dataset["regularisation"]:
         del item["face"]
     if settings["precision"] == "fp64":
         for tensors in latents.values():
-            tensors |= {name: [t.double() for t in tensors[name]] for name in tensors if name != "tokens"}
+            tensors |= {name: [t.double() for t in tensors[name]] for name in tensors if not name.endswith("tokens")}
     run = trained(folder, base, (dataset, latents), settings=settings)
     together = {
-        name: latents["images"][name] + latents["regularisation"][name]
+        name: latents["images"][name] + latents["regularisation"].get(name, [])
         for name in latents["images"]
-        if name != "tokens"
+        if not name.endswith("tokens")
     }
     pictures = together | {
         "images": len(dataset["images"]),
         "face": dataset["images"][0]["face"],
         "empty": latents["empty"]["hidden"][0],
+        "bare_class": latents["bare_class"]["hidden"][0],
     }
     theirs = Reference(base, settings)
     total, course = len(run.metrics), []
@@ -166,7 +194,8 @@ def both(folder, base: dict, settings: dict, regularisation: int = 0) -> tuple[l
             course.append(theirs.step(len(course), total, batch, pictures))
     found = safetensors.torch.load_file(run.lora(2))
     expected = dict(zip(theirs.names, map(torch.from_numpy, theirs.optimizer.x), strict=True))
-    return [row["loss"] for row in run.metrics], course, found, expected
+    losses = [{name: row[name] for name in ("loss", "preservation")} for row in run.metrics]
+    return losses, course, found, expected
 
 
 def run_repeats(settings: dict, dataset: dict) -> int:
@@ -177,13 +206,19 @@ def run_repeats(settings: dict, dataset: dict) -> int:
 
 def assert_same(losses, expected_losses, tensors, expected) -> None:
     assert len(losses) >= 12
-    assert losses == pytest.approx(expected_losses, rel=1e-6)
+    assert_same_losses(losses, expected_losses, rel=1e-6)
     for name, tensor in expected.items():
         found = tensors[name].double()
         assert found.dtype == torch.float64
         scale = float(tensor.abs().max())
         assert scale > 0, f"{name} has not moved"
         assert float((found - tensor).abs().max()) <= 1e-6 * scale, name
+
+
+def assert_same_losses(losses: list[dict], expected: list[dict], rel: float) -> None:
+    for found, wanted in zip(losses, expected, strict=True):
+        measured = {name: value for name, value in found.items() if value != ""}
+        assert measured == pytest.approx({name: value for name, value in wanted.items() if value != ""}, rel=rel)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +245,7 @@ def test_each_optimizer(tmp_path, base_manifest, optimizer, changes):
         {"loss": "huber", "huber_schedule": "constant"},
         {"noise_offset": 0.1, "multires_noise_iterations": 4},
         {"masked_loss": True},
+        {"masked_loss": True, "masked_prior": 0.5},
         {"caption_dropout_rate": 0.5},
         {"flip_aug": True, "masked_loss": True},
         {"gradient_accumulation_steps": 3},
@@ -222,7 +258,8 @@ def test_each_option_of_the_loss(tmp_path, base_manifest, changes):
     assert_same(*both(tmp_path, base_manifest, exact_settings(learning_rate=1e-3, **changes)))
 
 
-def test_velocity(tmp_path, base_manifest, monkeypatch):
+@pytest.fixture
+def velocity_manifest(base_manifest, monkeypatch) -> dict:
     from diffusers import DDPMScheduler
 
     velocity = DDPMScheduler.from_pretrained(base_manifest["path"], subfolder="scheduler").config
@@ -231,11 +268,43 @@ def test_velocity(tmp_path, base_manifest, monkeypatch):
         "from_pretrained",
         lambda *_, **__: DDPMScheduler.from_config(velocity, prediction_type="v_prediction"),
     )
-    assert_same(*both(tmp_path, base_manifest, exact_settings(min_snr_gamma=5.0, learning_rate=1e-3)))
+    return base_manifest
 
 
-def test_prior_preservation(tmp_path, base_manifest):
-    settings = exact_settings(prior_loss_weight=0.3, masked_loss=True, learning_rate=1e-3)
+def test_velocity(tmp_path, velocity_manifest):
+    assert_same(*both(tmp_path, velocity_manifest, exact_settings(min_snr_gamma=5.0, learning_rate=1e-3)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preserve_class": 2.0},
+        {"preserve_class": 0.5, "preserve_class_share": 1.0, "min_snr_gamma": 5.0},
+        {"preserve_class": 2.0, "batch_size": 1},
+        {"preserve_class": 2.0, "gradient_accumulation_steps": 3, "caption_dropout_rate": 0.5},
+        {"preserve_class": 2.0, "gradient_checkpointing": True},
+    ],
+    ids=lambda changes: "-".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_class_preservation(tmp_path, base_manifest, changes):
+    losses, *rest = both(tmp_path, base_manifest, exact_settings(learning_rate=1e-3, **changes))
+    assert_same(losses, *rest)
+    measured = [parts["preservation"] for parts in losses]
+    if changes.get("batch_size") == 1:
+        assert [value == "" for value in measured] == [True, False] * (len(losses) // 2)
+    else:
+        assert measured[0] < 1e-20 < measured[-1], "at first the LoRA changes nothing"
+
+
+def test_class_preservation_of_velocity(tmp_path, velocity_manifest):
+    assert_same(*both(tmp_path, velocity_manifest, exact_settings(preserve_class=2.0, learning_rate=1e-3)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"prior_prediction": True}], ids=["photos", "base's answers"])
+def test_prior_preservation(tmp_path, base_manifest, changes):
+    settings = exact_settings(
+        prior_loss_weight=0.3, masked_loss=True, preserve_class=1.0, learning_rate=1e-3, batch_size=3, **changes
+    )
     assert_same(*both(tmp_path, base_manifest, settings, regularisation=3))
 
 
@@ -260,5 +329,5 @@ def test_single_precision_stays_close(tmp_path, base_manifest):
     """What users run: the loss's course in fp32, rank-4 LoRA and all, is the formulas' to a few digits less."""
     settings = exact_settings(precision="fp32", save_precision="fp32", learning_rate=1e-3)
     losses, expected, *_ = both(tmp_path, base_manifest, settings)
-    assert losses == pytest.approx(expected, rel=1e-4)
-    assert np.ptp(losses) > 0
+    assert_same_losses(losses, expected, rel=1e-4)
+    assert np.ptp([parts["loss"] for parts in losses]) > 0

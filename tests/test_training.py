@@ -94,7 +94,10 @@ def train_until_killed(folder: Path, base: dict, kill_at: int, settings: dict) -
     "changes",
     [
         {"precision": "fp16", "train_text_encoder": True, "ema_decay": 0.9, "dropout": 0.1},
-        {"optimizer": "Prodigy", "learning_rate": 1.0, "flip_aug": True, "shuffle_caption": True, "noise_offset": 0.1},
+        {
+            **{"optimizer": "Prodigy", "learning_rate": 1.0, "flip_aug": True, "shuffle_caption": True},
+            **{"noise_offset": 0.1, "preserve_class": 2.0, "masked_loss": True, "masked_prior": 1.0},
+        },
     ],
     ids=["AdamW", "Prodigy"],
 )
@@ -499,7 +502,10 @@ def test_metrics_of_a_finished_run_are_whole(tmp_path, base_manifest, monkeypatc
 
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
-    [({"shuffle_caption": True, "train_text_encoder": True}, 1e-5), ({"precision": "fp16"}, 1e-3)],
+    [
+        ({"shuffle_caption": True, "train_text_encoder": True, "preserve_class": 2.0}, 1e-5),
+        ({"precision": "fp16"}, 1e-3),
+    ],
     ids=["fp32", "fp16"],
 )
 def test_two_processes_train_as_one(tmp_path, root, base_manifest, changes, tolerance):
@@ -515,6 +521,15 @@ def test_two_processes_train_as_one(tmp_path, root, base_manifest, changes, tole
     assert done.stdout.count("training on cpu in 2 processes") == 1, "and only the first process speaks"
     two = pd.read_csv(tmp_path / "two/log/metrics.tsv", sep="\t", keep_default_na=False)
     assert len(two) == 6 and two.loss.tolist() == pytest.approx([row["loss"] for row in one.metrics], rel=tolerance)
+    shown = [
+        [str(value) != "" for value in column]
+        for column in (two.preservation, [r["preservation"] for r in one.metrics])
+    ]
+    assert shown[0] == shown[1] and any(shown[0]) == bool(settings["preserve_class"])
+    pairs = zip(two.preservation, one.metrics, strict=True)
+    assert all(
+        float(mine) == pytest.approx(row["preservation"], rel=1e-3, abs=1e-9) for mine, row in pairs if mine != ""
+    )
     assert float(two.validation_loss.iloc[-1]) == pytest.approx(one.metrics[-1]["validation_loss"], rel=tolerance)
     first = safetensors.torch.load_file(one.lora(2))
     second = safetensors.torch.load_file(tmp_path / "two/models/ava_portrait-000002.safetensors")
@@ -590,7 +605,8 @@ def test_no_step_waits_for_the_device(tmp_path, base_manifest, monkeypatch):
     counts = []
     for repeats in (1, 4):
         with HostReads() as reads:
-            run = trained(tmp_path / str(repeats), base_manifest, epochs=1, repeats=repeats, max_train_steps=None)
+            settings = {"epochs": 1, "repeats": repeats, "max_train_steps": None, "preserve_class": 2.0}
+            run = trained(tmp_path / str(repeats), base_manifest, **settings)
         assert len(run.metrics) == (3 if repeats == 1 else 10)
         counts.append(reads.count)
     assert counts[0] == counts[1] > 0
@@ -633,7 +649,8 @@ def test_pictures_of_different_sizes_never_share_a_batch():
 
 
 DATASET = {"images": [{"name": "a", "sha256": "1", "caption_sha256": "2", "size": [64, 64], "face": [0, 0, 1, 1]}]}
-DATASET |= {"regularisation": [], "heldout": []}
+DATASET["images"][0] |= {"class_caption_sha256": "3"}
+DATASET |= {"regularisation": [], "heldout": [], "bare_class": {"caption_sha256": "4"}}
 
 
 def test_run_key_knows_rank_from_alpha_and_ignores_what_changes_nothing():
@@ -648,3 +665,5 @@ def test_run_key_knows_rank_from_alpha_and_ignores_what_changes_nothing():
     assert key() == key(DATASET | {"heldout": DATASET["images"]}), "validation changes nothing of the LoRA"
     moved = DATASET | {"images": [DATASET["images"][0] | {"face": [0, 0, 0.5, 1]}]}
     assert key() == key(moved) and key(masked_loss=True) != key(moved, masked_loss=True)
+    other_class = DATASET | {"bare_class": {"caption_sha256": "5"}}
+    assert key() == key(other_class) and key(preserve_class=1.0) != key(other_class, preserve_class=1.0)

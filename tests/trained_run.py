@@ -49,6 +49,12 @@ def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: 
     def drawn(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
+    def words(count: int) -> dict[str, list[torch.Tensor]]:
+        return {
+            "tokens": [torch.randint(0, 49406, (1, 77), generator=generator) for _ in range(count)],
+            "hidden": [drawn(77, width) for _ in range(count)],
+        }
+
     dataset, latents = {"resolution": 8 * side, "folder": "image/1_ohwx woman"}, {}
     for group, count in (("images", images), ("heldout", heldout), ("regularisation", regularisation)):
         letter = group[0] if group != "images" else ""
@@ -58,6 +64,8 @@ def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: 
                 "sha256": f"{group}{n}",
                 "caption": f"ohwx woman, word {letter}{n}, light, smile",
                 "caption_sha256": f"text{letter}{n}",
+                "class_caption": f"a woman, word {letter}{n}, light, smile",
+                "class_caption_sha256": f"class{letter}{n}",
                 "size": [8 * side, 8 * side],
                 "face": [0.5, 0.48, 0.35, 0.45],
             }
@@ -68,10 +76,12 @@ def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: 
             "std": [torch.full((4, side, side), 0.1)] * count,
             "flipped_mean": [drawn(4, side, side) for _ in range(count)],
             "flipped_std": [torch.full((4, side, side), 0.1)] * count,
-            "tokens": [torch.randint(0, 49406, (1, 77), generator=generator) for _ in range(count)],
-            "hidden": [drawn(77, width) for _ in range(count)],
+            **words(count),
         }
     latents["empty"] = {"tokens": [torch.full((1, 77), 49407)], "hidden": [drawn(77, width)]}
+    dataset["bare_class"] = {"caption": "photo of a woman", "caption_sha256": "photo of a woman"}
+    latents["bare_class"] = words(1)
+    latents["images"] |= {f"class_{part}": tensors for part, tensors in words(images).items()}
     return dataset, latents
 
 
@@ -120,10 +130,11 @@ def latents_as_cached(folder: Path, dataset: dict, latents: dict) -> bytes:
     caption_parts, image_parts = ("tokens", "hidden", "pooled"), ("mean", "std")
     groups = ("images", "heldout", "regularisation")
     items = {item["sha256"]: (group, n) for group in groups for n, item in enumerate(dataset[group])}
-    words = {item["caption"]: items[item["sha256"]] for group in groups for item in dataset[group]} | {"": ("empty", 0)}
+    words = {item["caption"]: (*items[item["sha256"]], "") for group in groups for item in dataset[group]}
+    words |= {item["class_caption"]: ("images", n, "class_") for n, item in enumerate(dataset["images"])}
+    words |= {"": ("empty", 0, ""), dataset["bare_class"]["caption"]: ("bare_class", 0, "")}
 
-    def saved(place: tuple[str, int], parts: tuple[str, ...], prefix: str = "") -> Path:
-        group, n = place
+    def saved(group: str, n: int, prefix: str, parts: tuple[str, ...]) -> Path:
         tensors = {p: latents[group][prefix + p][n].contiguous() for p in parts if prefix + p in latents[group]}
         safetensors.torch.save_file(tensors, folder / "part.safetensors")
         return folder / "part.safetensors"
@@ -131,8 +142,8 @@ def latents_as_cached(folder: Path, dataset: dict, latents: dict) -> bytes:
     return latents_bytes(
         dataset,
         True,
-        lambda item, mirrored: saved(items[item["sha256"]], image_parts, "flipped_" if mirrored else ""),
-        lambda caption: saved(words[caption], caption_parts),
+        lambda item, mirrored: saved(*items[item["sha256"]], "flipped_" if mirrored else "", image_parts),
+        lambda caption: saved(*words[caption], caption_parts),
     )
 
 

@@ -106,13 +106,13 @@ def train(
         """Read what is held; refuse to go on from numbers that are not finite."""
         nonlocal settled
         read = torch.stack([taken.numbers for taken in held]).tolist()
-        for taken, (loss, norm, *preservation) in zip(held, read, strict=True):
+        for taken, (loss, norm, preservation) in zip(held, read, strict=True):
             lr, *others = map(float, taken.rates)
             rates = {"lr": lr, "lr_text_encoder": others[0] if others else ""}
-            losses = {"loss": loss, "preservation": preservation[0] if preservation else ""}
+            losses = {"loss": loss, "preservation": "" if preservation < 0 else preservation}
             run.metrics.append(taken.row | rates | losses | {"gradient_norm": norm})
             photos = {run.pictures.items[number]["name"] for number in taken.batch}
-            if not all(math.isfinite(value) for value in (loss, *preservation)):
+            if not math.isfinite(loss + preservation):
                 raise _not_finite("the loss", taken.row["step"], photos)
             if _is_beyond_recovery(run, total):
                 raise _not_finite("the gradient", taken.row["step"], photos)

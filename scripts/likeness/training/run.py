@@ -81,7 +81,8 @@ def prepared(
     average = [p.detach().clone() for group in parameters.values() for p in group] if settings["ema_decay"] else None
     unchanged = settings | {"flip_aug": False, "shuffle_caption": False, "caption_dropout_rate": 0.0}
     heldout = {"images": dataset["heldout"], "regularisation": []}
-    heldout_latents = {"images": latents["heldout"], "regularisation": {}, "empty": latents["empty"]}
+    heldout_latents = {"images": latents["heldout"], "regularisation": {}}
+    heldout_latents |= {name: latents[name] for name in ("empty", "bare_class")}
     return Run(
         settings=settings,
         pictures=Pictures(settings, dataset, latents, device, load_tokenizers(base) if shuffles else []),

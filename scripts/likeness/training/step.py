@@ -28,15 +28,16 @@ class Losses(NamedTuple):
 
 
 def optimisation_step(run: Run, batch: list[int], asked_to_stop: bool) -> tuple[torch.Tensor, bool]:
-    """One step over `batch` (the pictures of all accumulated micro-batches): the mean loss, the gradients' norm and,
-    where the class was preserved on some of the pictures, the mean preservation, still on the device, (2,) or (3,); and
-    whether a process was asked to stop.
+    """One step over `batch` (the pictures of all accumulated micro-batches): the mean loss, the gradients' norm and the
+    mean preservation (-1 where the class was preserved on none), still on the device, (3,); and whether a process was
+    asked to stop.
 
     Several processes take the step that one would, but for dropout: each draws its own.
     """
     settings, processes, device = run.settings, run.processes, run.processes.device
     drawn = noise.drawn(settings, run.step, run.pictures.shape(batch), run.noise_schedule.config.num_train_timesteps)
-    preserved = [bool(yes) and not run.pictures.is_prior(n) for yes, n in zip(drawn["preserved"], batch, strict=True)]
+    chosen = drawn["preserved"].tolist()
+    preserved = [yes and not run.pictures.is_prior(number) for yes, number in zip(chosen, batch, strict=True)]
     # Over the share that is asked for, not over the pictures that it fell on: of steps of one picture some have none.
     preserve_weight = settings["preserve_class"] / (settings["preserve_class_share"] * len(batch))
     seed = step_seed(settings["seed"], run.step)
@@ -65,7 +66,7 @@ def optimisation_step(run: Run, batch: list[int], asked_to_stop: bool) -> tuple[
         # As diffusers' EMAModel: the average follows quickly at first, or it would be mostly the start.
         decay = min(settings["ema_decay"], (1 + run.step) / (10 + run.step)) if run.step else 0.0
         torch._foreach_lerp_(run.average, [p.detach() for p in parameters], 1 - decay)
-    numbers = [loss, norm.to(loss.dtype)] + [moved / sum(preserved)] * any(preserved)
+    numbers = [loss, norm.to(loss.dtype), moved / sum(preserved) if any(preserved) else moved - 1]
     # Several processes leave together, after the step in which all have heard of it.
     return torch.stack(numbers), bool(asked_to_stop if processes.count == 1 else stops)
 
