@@ -77,6 +77,11 @@ def template_caption(
     return ", ".join(part for part in parts if part)
 
 
+def class_caption(text: str, trigger: str, class_noun: str) -> str:
+    """A caption without the person: "ohwx woman, smiling" says "a woman, smiling" of anybody of the class."""
+    return ", ".join([f"a {class_noun}", *text.split(", ")[1:]])
+
+
 def token_count(text: str, tokenizer) -> TokenCount:
     """How long a caption is for the base model's own tokenizer (a CLIPTokenizer of transformers)."""
     limit = tokenizer.model_max_length
