@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from likeness.config import checked_config, not_files, photo_files
+from likeness.config import GENERATE, checked_config, not_files, photo_files
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
@@ -168,8 +168,21 @@ def texts_beside(pictures):
     return sorted({text for text in texts if text.is_file()})
 
 
+def draws_class_pictures(wildcards):
+    """Whether the base model draws the other people of the class."""
+    return config["subjects"][wildcards.subject]["regularisation"] == GENERATE
+
+
+def class_pictures(wildcards):
+    """The pictures of other people of the class that the base model drew, where a subject asks for them."""
+    drawn = draws_class_pictures(wildcards)
+    return f"results/{wildcards.subject}/class_pictures.tsv" if drawn else []
+
+
 def regularisation_photos(wildcards):
     """Photos of other people of the class, where a subject has them."""
+    if draws_class_pictures(wildcards):
+        return []
     folder = under_roots(config["subjects"][wildcards.subject]["regularisation"])
     return photo_files(folder) if folder else []
 

@@ -115,6 +115,47 @@ rule caption_faces:
         " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 
+# Only where a subject says `regularisation: generate`. The settings are those of the top level: runs may draw their
+# samples by others, but all runs share one data set.
+rule draw_class_pictures:
+    input:
+        code=code("draw_class_pictures.py"),
+        models="results/models/models.json",
+        base="results/base.json",
+        captions="results/{subject}/captions.tsv",
+        words=identity_words,
+    output:
+        pictures="results/{subject}/class_pictures.tsv",
+        folder=directory("results/{subject}/class_pictures"),
+    log:
+        "results/logs/{subject}/draw_class_pictures.log",
+    conda:
+        "../envs/likeness.yaml"
+    threads: CORES_PER_GPU
+    resources:
+        gpu=1,
+        mem_mb=growing(16000),
+    params:
+        config=section(
+            "subject.trigger",
+            "subject.class_noun",
+            "subject.regularisation_images",
+            "resolution",
+            "clip_skip",
+            "sample.sampler",
+            "sample.steps",
+            "sample.guidance_scale",
+            "sample.negative_prompt",
+            "sample.batch_size",
+        ),
+    message:
+        "{wildcards.subject}: draw other people of the class"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --captions {input.captions:q}"
+        " --words {input.words:q} --base {input.base:q} --models results/models --cache results/.cache/draw_class_pictures"
+        " --pictures {output.pictures:q} --folder {output.folder:q}"
+
+
 # A checkpoint: where a run gives repeats and max_train_steps, its number of epochs follows from the photos. And where the
 # data set comes out as it was, Snakemake sees before it starts a training that there is nothing to train.
 checkpoint build_dataset:
@@ -125,6 +166,7 @@ checkpoint build_dataset:
         words=identity_words,
         regularisation=regularisation_photos,
         texts=captions_beside_regularisation,
+        class_pictures=class_pictures,
     output:
         dataset="results/{subject}/dataset.json",
         folder=directory("results/{subject}/image"),
@@ -149,6 +191,6 @@ checkpoint build_dataset:
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
         " --photos {input.photos:q} --captions {input.captions:q} --words {input.words:q}"
-        " --regularisation {input.regularisation:q}"
-        " --texts {input.texts:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
+        " --regularisation {input.regularisation:q} --texts {input.texts:q}"
+        " --class-pictures {input.class_pictures:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
         " --folder {output.folder:q} --reg-folder {output.reg_folder:q}"

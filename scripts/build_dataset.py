@@ -1,5 +1,5 @@
 """Lay the training set out as kohya's trainers read it: image/{repeats}_{trigger} {class_noun}/ with .png and .txt, and
-reg/1_{class_noun}/ with the regularisation photos."""
+reg/1_{class_noun}/ with the regularisation photos, or with the class pictures in their place."""
 
 import hashlib
 import json
@@ -14,16 +14,18 @@ from likeness.errors import LikenessError
 
 
 def main() -> None:
-    args = cli.arguments(
-        __doc__, "photos", "captions", "words", "regularisation*", "texts*", "cache", "dataset", "folder", "reg_folder"
-    )
+    given = ("photos", "captions", "words", "regularisation*", "texts*", "class_pictures*")
+    args = cli.arguments(__doc__, *given, "cache", "dataset", "folder", "reg_folder")
     subject, train, manifest_folder = args.config.subject, vars(args.config.train), args.dataset.parent
     trained, heldout = (subject_items(args.captions, fate) for fate in ("train", "heldout"))
     words = identity_words.identity_words(args.words)
     trained = [with_class_caption(item, subject.trigger, subject.class_noun, words) for item in trained]
     store = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)))
     refuse_the_subject(args.regularisation, args.photos)
-    others = class_items(args.regularisation, args.texts, subject.class_noun, args.config.resolution, store)
+    if args.class_pictures:
+        others = drawn_items(args.class_pictures[0])
+    else:
+        others = class_items(args.regularisation, args.texts, subject.class_noun, args.config.resolution, store)
 
     schedule = train, *dataset.sizes({"images": trained, "regularisation": others})
     repeats = dataset.schedule(*schedule)["repeats"]
@@ -56,6 +58,12 @@ def subject_items(table: Path, fate: str) -> list[dict]:
         if row["fate"] == fate
     ]
     return sorted(items, key=lambda item: item["name"])
+
+
+def drawn_items(table: Path) -> list[dict]:
+    """The class pictures, which have the resolution."""
+    rows = files.read_table(table).to_dict("records")
+    return [made_item(Path(row["image"]).stem, table.parent / row["image"], row["caption"]) for row in rows]
 
 
 def class_items(

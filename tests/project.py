@@ -40,7 +40,7 @@ class Project:
     """Photos, config and code in `folder`; `run` calls snakemake as a user does, without an activated environment."""
 
     # A model as small as these only loses time in several threads, most of all where two tests share the cores.
-    in_one_thread = ("upscale_faces", "cache_latents", "train_lora", "sample_checkpoint")
+    in_one_thread = ("upscale_faces", "draw_class_pictures", "cache_latents", "train_lora", "sample_checkpoint")
 
     def __init__(self, folder: Path, model_files: Path, small_base: Path, photos: int = 8):
         self.folder = folder

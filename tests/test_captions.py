@@ -9,7 +9,15 @@ import pytest
 
 from likeness import files
 from likeness.base_model import manifest
-from likeness.captions import TokenCount, template_caption, token_count, user_caption, warnings
+from likeness.captions import (
+    TokenCount,
+    bare_class_caption,
+    class_caption,
+    template_caption,
+    token_count,
+    user_caption,
+    warnings,
+)
 from likeness.errors import LikenessError
 from likeness.identity_words import identity_words, model_caption
 from likeness.tokenizer import clip_tokenizer
@@ -152,6 +160,39 @@ SENTENCES = [
 def test_a_models_sentence_loses_what_the_person_is(root, sentence, left):
     words = identity_words(root / "resources/identity_words.txt")
     assert model_caption(sentence, "ohwx", "woman", words) == ", ".join(filter(None, ["ohwx woman", left]))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ohwx woman, smiling, dark background", "a woman, smiling, dark background"),
+        ("OHWX", "a woman"),
+        ("a photo of ohwx", "a photo of a woman"),
+        ("an ohwx woman in a park", "a woman in a park"),
+        ("woman ohwx in the rain", "a woman in the rain"),
+        ("the ohwx woman", "the woman"),
+        ("ohwx's face, close-up", "a woman's face, close-up"),
+        ("tall woman, standing next to ohwx woman", "tall woman, standing next to a woman"),
+        # What she is goes, what may change stays.
+        ("photo of ohwx woman with long blonde hair, wearing a red hat", "photo of a woman, wearing a red hat"),
+        ("young ohwx woman, green eyes, freckles, laughing", "a woman, laughing"),
+        ("Photo of ohwx woman. She is at ohwx's desk.", "photo of a woman, she is at a woman's desk"),
+        # Another word that holds the trigger is another word, and who names nobody says nothing of her.
+        ("ohwxian woman at sea", "ohwxian woman at sea"),
+        ("mrs-ohwx at sea", "mrs-ohwx at sea"),
+        ("a woman on a beach", "a woman on a beach"),
+    ],
+)
+def test_the_class_caption_is_that_of_anybody_on_the_same_picture(root, text, expected):
+    words = identity_words(root / "resources/identity_words.txt")
+    assert class_caption(text, "ohwx", "woman", words) == expected
+
+
+def test_the_class_noun_stays_whatever_is_in_it_and_has_the_right_article(root):
+    words = identity_words(root / "resources/identity_words.txt")
+    assert class_caption("sks old man, smiling", "sks", "old man", words) == "an old man, smiling"
+    assert class_caption("photo of a sks actor", "sks", "actor", words) == "photo of an actor"
+    assert [bare_class_caption(noun) for noun in ("woman", "old man")] == ["photo of a woman", "photo of an old man"]
 
 
 def test_the_list_of_identity_words_is_the_users(tmp_path):

@@ -1,6 +1,7 @@
 """A mistake in config.yaml is one readable line with the key's path, before any job starts."""
 
 import copy
+import shutil
 
 import pytest
 import yaml
@@ -33,6 +34,11 @@ MISTAKES = {
         ["subjects", "ava", "regularisation"],
         "empty",
         "subjects.ava.regularisation: no photo in 'empty'",
+    ),
+    "no class pictures": (
+        ["subjects", "ava", "regularisation_images"],
+        0,
+        "subjects.ava.regularisation_images: found 0; expected greater than 0",
     ),
     "slash in trigger": (["subjects", "ava", "trigger"], "oh/wx", "subjects.ava.trigger: found 'oh/wx'"),
     "prompt without subject": (["sample", "prompts"], ["a dog"], "sample: prompt 'a dog' lacks {subject}"),
@@ -164,6 +170,34 @@ def test_a_mistake_in_the_table_is_told_like_one_in_config_yaml(roots, text, exp
         (roots[0] / "people.tsv").write_text(text)
     with pytest.raises(LikenessError, match=expected):
         checked_config(CONFIG | {"subjects": "people.tsv"}, roots)
+
+
+def test_a_table_of_subjects_may_ask_for_class_pictures(roots):
+    (roots[0] / "people.tsv").write_text(
+        "subject\tphotos\ttrigger\tclass_noun\tconsent\tregularisation\tregularisation_images\n"
+        "ava\tphotos\tohwx\twoman\tsynthetic\tgenerate\t40\n"
+        "mia\tphotos\tohwx\twoman\tsynthetic\tgenerate\t\n"
+    )
+    ava, mia = checked_config(CONFIG | {"subjects": "people.tsv"}, roots)["subjects"].values()
+    assert (ava["regularisation"], ava["regularisation_images"]) == ("generate", 40)
+    assert (mia["regularisation"], mia["regularisation_images"]) == ("generate", 100)
+    (roots[0] / "people.tsv").write_text((roots[0] / "people.tsv").read_text().replace("40", "many"))
+    with pytest.raises(
+        LikenessError, match=r"subjects\.ava\.regularisation_images: found 'many'; expected a valid int"
+    ):
+        checked_config(CONFIG | {"subjects": "people.tsv"}, roots)
+
+
+def test_generate_is_a_folder_only_by_its_path(roots):
+    (roots[0] / "generate").mkdir()
+    drawn, folder = (mistaken(["subjects", "ava", "regularisation"], name) for name in ("generate", "./generate"))
+    checked_config(drawn, roots)  # a folder without photos was never meant
+    shutil.copy(roots[0] / "photos/a.jpg", roots[0] / "generate")
+    with pytest.raises(
+        LikenessError, match=r"ava\.regularisation: generate has .* write \./generate to use its photos"
+    ):
+        checked_config(drawn, roots)
+    assert checked_config(folder, roots)["subjects"]["ava"]["regularisation"] == "./generate"
 
 
 def test_a_run_overrides_what_it_names_and_nothing_else(roots):

@@ -130,6 +130,7 @@ def build(root: Path, folder: Path, train: dict = TRAIN, others: list[Path] = ()
     paths |= {"folder": "image", "reg-folder": "reg"}
     options = [word for name, path in paths.items() for word in (f"--{name}", folder / path)]
     texts = [text for photo in others if (text := photo.with_suffix(".txt")).is_file()]
+    options += ["--words", root / "resources/identity_words.txt"]
     command = [sys.executable, root / "scripts/build_dataset.py", "--config", config, *options]
     return subprocess.run([*command, "--regularisation", *others, "--texts", *texts], capture_output=True, text=True)
 
@@ -170,6 +171,20 @@ def test_held_out_photos_are_listed_and_not_laid_out_to_train_on(root, tmp_path)
     assert [item["image"] for item in manifest["heldout"]] == ["upscaled/held.png"]
     assert manifest["heldout"][0]["face"] == [0.5, 0.48, 0.33, 0.45]
     assert not list((tmp_path / "image").rglob("held*"))
+
+
+def test_every_picture_has_the_caption_that_the_class_is_preserved_by(root, tmp_path):
+    write_tables(tmp_path, ["a", "held", "b"])
+    assert build(root, tmp_path).returncode == 0
+    manifest = read_manifest(tmp_path)
+    assert [item["class_caption"] for item in manifest["images"]] == [
+        "a young woman, a smiling",
+        "a young woman, b smiling",
+    ]
+    assert manifest["bare_class"]["caption"] == "photo of a young woman"
+    for item, key in [*((item, "class_caption") for item in manifest["images"]), (manifest["bare_class"], "caption")]:
+        assert hashlib.sha256(item[key].encode()).hexdigest() == item[f"{key}_sha256"]
+    assert not any("class_caption" in item for item in manifest["heldout"])
 
 
 def test_another_number_of_repeats_leaves_no_old_folder_to_train_on(root, tmp_path):

@@ -86,7 +86,9 @@ def class_caption(text: str, trigger: str, class_noun: str, words: IdentityWords
     smiling". The trigger goes as a whole word only, with the class noun beside it; what the person is goes as it does
     from a captioner's captions; what may change stays. A caption without the trigger names nobody, and loses only that.
     """
-    noun, person = re.escape(class_noun), "classnoun"  # one word, whatever the noun: what is in it is not to go
+    person = "classnoun"  # one word, whatever the noun: what is in that is not to go
+    # Of "young woman" the user may write "woman" alone.
+    noun = rf"(?:{re.escape(class_noun)}|{re.escape(class_noun.split()[-1])})"
     name = rf"{re.escape(trigger)}(?!\w)"
     named = rf"(?<![\w-])(?:{noun}[\s_-]+{name}|{name}(?:[\s_-]+{noun}(?!\w))?)"
     found = re.sub(named, person, text, flags=re.IGNORECASE)

@@ -16,6 +16,8 @@ from likeness.errors import LikenessError
 from likeness.suffixes import PHOTO_SUFFIXES
 from likeness.training.optimizers import problems
 
+GENERATE = "generate"  # in the place of a folder of regularisation photos: the base model draws them
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]  # part of file names, of A1111's <lora:...>
 
 
@@ -45,8 +47,12 @@ class Subject(Section):
     reference: list[str] = []
     """File names in the folder that show only the subject; without any, the subject is whom most photos show."""
     regularisation: str | None = None
-    """Folder of photos of other people of the class, shown as often as the subject's (kohya's reg_data_dir): the class
-    keeps its looks. A caption is the .txt beside a photo, else the class noun."""
+    """Pictures of other people of the class, shown as often as the subject's (kohya's reg_data_dir): the class keeps
+    its looks. A folder of photos, captioned by the .txt beside each, else by the class noun. Or generate: the base
+    model draws them, from the training captions without the person; a folder of that name is ./generate."""
+    regularisation_images: Annotated[int, Field(gt=0)] = 100
+    """How many of them generate draws; 100 as in diffusers' DreamBooth, five of each of 20 captions. The fewer there
+    are, the more often each is shown."""
 
 
 class Curate(Section):
@@ -283,7 +289,8 @@ class Config(Section):
     """Crops of each photo's shape (kohya's enable_bucket) instead of squares, which are better for faces."""
     subjects: Annotated[dict[Name, Subject], Field(min_length=1)]
     """By name; or the path of a table of many (.tsv), with a row for each, the columns subject, photos, trigger,
-    class_noun and consent and, if need be, regularisation and reference (file names with commas between)."""
+    class_noun and consent and, if need be, regularisation, regularisation_images and reference (file names with commas
+    between)."""
     runs: Annotated[dict[Name, dict[Literal["train", "sample", "select"], dict[str, Any]]], Field(min_length=1)]
     """Named overrides of train, sample and select: a sweep is a list of runs."""
     curate: Curate = Curate()
@@ -342,6 +349,8 @@ def _subjects_of_table(table: str, roots: Iterable[Path]) -> dict[str, dict]:
         name = said.pop("subject")
         if "reference" in said:
             said["reference"] = [photo.strip() for photo in said["reference"].split(",")]
+        if said.get("regularisation_images", "").isdecimal():
+            said["regularisation_images"] = int(said["regularisation_images"])
         subjects[name] = said
     return subjects
 
@@ -380,12 +389,22 @@ def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[
         except LikenessError as error:
             problems.append(f"subjects.{name}.photos: {error}")
         try:
-            if subject.regularisation is not None:
-                folder = photo_folder(subject.regularisation, roots, "other people of the class")
-                checked_photos(subject.regularisation, folder)
+            _check_regularisation(subject.regularisation, roots)
         except LikenessError as error:
             problems.append(f"subjects.{name}.regularisation: {error}")
     return subjects, problems
+
+
+def _check_regularisation(regularisation: str | None, roots: Iterable[Path]) -> None:
+    """Raises LikenessError if it is a folder without photos, or could mean two things."""
+    if regularisation == GENERATE:
+        if any((root / GENERATE).is_dir() and photo_files(root / GENERATE) for root in roots):
+            raise LikenessError(
+                f"{GENERATE} has the base model draw the pictures, but there is a folder of photos of that name too; "
+                f"write ./{GENERATE} to use its photos, or rename it to have pictures drawn"
+            )
+    elif regularisation is not None:
+        checked_photos(regularisation, photo_folder(regularisation, roots, "other people of the class"))
 
 
 def _is_file(path: str, roots: Iterable[Path]) -> bool:
