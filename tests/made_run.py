@@ -108,7 +108,7 @@ def made_infotext(row: pd.Series, side: int) -> str:
 
 def made_choice(scores: pd.DataFrame, lora: str = "ava_portrait.safetensors") -> dict:
     """choice.json of these scores, as of a LoRA that is not there."""
-    return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64, "clip": None}
+    return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64, "clip": None, "leak_limit": 0.5}
 
 
 def write_models(folder: Path, epochs: int) -> Path:
