@@ -29,6 +29,7 @@ CONFIG = {
         **{"max_train_steps": 40, "epochs": 4, "repeats": None},
     },
 }
+UNTRAINED = ("photo of a woman, portrait", "photo of a woman")
 SELECT = {"beta": 2.0, "bootstrap": 2000, "confidence": 0.95, "seed": 0}
 
 # How training images came about: enlarged, refused by the identity guard, or large enough.
@@ -72,6 +73,11 @@ def made_scores(
                     }
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def made_untrained(identity: Callable[[int, float], float], **options) -> pd.DataFrame:
+    """Rows of the prompts without the trigger, which show so much of the person."""
+    return made_scores(identity, prompts=UNTRAINED, **options).assign(kind="untrained")
 
 
 def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequence[Path] = ()) -> pd.DataFrame:

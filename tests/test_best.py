@@ -21,7 +21,7 @@ from likeness.provenance import SCRIPTS, file_sha256
 from likeness.sampling import load_pipeline
 from likeness.scoring import MODELS
 from likeness.tensors import read_metadata, with_metadata
-from made_run import SELECT, made_scores, write_models, write_run, write_subject
+from made_run import SELECT, made_scores, made_untrained, write_models, write_run, write_subject
 from test_grid import source_type
 from test_lora_merge import predicted
 from trained_run import trained
@@ -52,8 +52,8 @@ def run(tmp_path, ava) -> Path:
 
 def unasked(level: float, judge: float) -> pd.DataFrame:
     """Pictures without the trigger, so much like the person."""
-    table = made_scores(lambda *cell: level, epochs=3, prompts=["photo of a woman"], seeds=(1, 2))
-    return table.assign(kind="untrained", judge_identity=np.where(table["epoch"] > 0, judge, 0.0))
+    table = made_untrained(lambda *cell: level, epochs=3, seeds=(1,))
+    return table.assign(judge_identity=np.where(table["epoch"] > 0, judge, 0.0))
 
 
 def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:

@@ -6,15 +6,14 @@ import pytest
 
 from likeness.leaks import leak_likeness, leaking_cells
 from likeness.scoring import leaks_gated
-from made_run import made_scores
+from made_run import UNTRAINED, made_scores, made_untrained
 
 LIMIT = 0.5
-UNTRAINED = ("photo of a woman, portrait", "photo of a woman")
 
 
 def untrained(level, noise: float = 0.0, **options) -> pd.DataFrame:
     """Pictures without the trigger: `level` of (epoch, weight), and of each picture a noise of its own."""
-    table = made_scores(level, prompts=UNTRAINED, **options).assign(kind="untrained")
+    table = made_untrained(level, **options)
     return table.assign(identity=table["identity"] + noise * np.random.default_rng(3).normal(size=len(table)))
 
 

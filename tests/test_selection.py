@@ -15,7 +15,7 @@ from likeness.selection import (
     scored_pictures,
     separation,
 )
-from made_run import PROMPTS, SELECT, made_scores, write_run
+from made_run import PROMPTS, SELECT, made_scores, made_untrained, write_run
 
 
 def chosen(scores: pd.DataFrame, **select) -> tuple[int, float]:
@@ -191,8 +191,8 @@ def test_the_untrained_prompts_do_not_count():
 def test_every_cell_says_what_the_gate_went_by_and_what_the_second_recogniser_sees():
     """The number of the gate is drawn from the weights beside it; that of the second recogniser is a plain mean."""
     scores = made_scores(lambda *cell: 0.7, epochs=2)
-    unasked = made_scores(lambda *cell: 0.2, epochs=2, prompts=["photo of a woman", "photo of a woman, portrait"])
-    unasked = unasked.assign(kind="untrained", judge_identity=0.1 * unasked["seed"])
+    unasked = made_untrained(lambda *cell: 0.2, epochs=2)
+    unasked = unasked.assign(judge_identity=0.1 * unasked["seed"])
     unasked.loc[unasked["epoch"].eq(1) & unasked["weight"].eq(0.6), "identity"] = 0.4
     unasked.loc[unasked["seed"].eq(1), ["faces", "identity", "judge_identity"]] = [0, 0.0, 0.0]
     pairs = scores[scores["prompt"] == PROMPTS[0]].assign(kind="two_people", prompt="beside a man", second_identity=0.1)
@@ -227,9 +227,9 @@ def test_a_sentence_says_whom_the_class_draws_without_the_trigger_and_how_far_th
 
 def test_the_sentence_says_also_whom_two_people_show():
     subject = {"trigger": "sks", "class_noun": "man"}
-    assert "two people" not in separation(chosen_with(untrained=0.2), subject)
+    assert "somebody else" not in separation(chosen_with(untrained=0.2), subject)
     sentence = separation(chosen_with(untrained=0.2, two_people=0.31), subject)
-    assert sentence.endswith("is the limit. Of two people on a picture, the less alike has 0.31.")
+    assert sentence.endswith("is the limit. Beside the person, somebody else has likeness 0.31.")
     assert separation(chosen_with(untrained=0.2, two_people=0.6), subject).endswith("0.60, which is over the limit.")
 
 

@@ -266,7 +266,7 @@ def separation(choice: Mapping, subject: Mapping) -> str:
     sentence = f'Without "{subject["trigger"]}", "{subject["class_noun"]}" {said}.'
     if other is not None:
         over = ", which is over the limit" if other > limit else ""
-        sentence += f" Of two people on a picture, the less alike has {max(other, 0):.2f}{over}."
+        sentence += f" Beside the person, somebody else has likeness {max(other, 0):.2f}{over}."
     return sentence
 
 
