@@ -43,6 +43,14 @@ def test_a_lower_weight_that_seems_to_leak_more_is_pooled_with_the_higher_one_by
     assert leak_likeness(table[~gone], "untrained")[1, 0.6] == pytest.approx((4 * 0.6 + 0.3) / 5)
 
 
+def test_a_weight_that_is_too_strong_for_its_faces_does_not_hide_the_leak_of_the_others():
+    table = untrained(lambda epoch, weight: {0.8: 0.55, 1.0: 0.6, 1.6: 0.1}[weight], epochs=1, weights=[0.8, 1.0, 1.6])
+    assert leaking_cells(table, LIMIT) == {(1, 0.8), (1, 1.0)}
+    assert leak_likeness(table, "untrained")[1, 1.6] == pytest.approx(0.1)
+    alone = table[table["weight"] == 1.6]
+    assert leak_likeness(alone, "untrained") == {(1, 1.6): pytest.approx(0.1)}
+
+
 def test_a_picture_without_a_face_does_not_hide_a_leak():
     """A LoRA that is far too strong draws faces now and then: who they are is what counts."""
     table = untrained(lambda *cell: 0.9, epochs=1, weights=[0.6, 1.0], seeds=(1, 2))

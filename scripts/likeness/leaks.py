@@ -16,7 +16,8 @@ def leak_likeness(scores: pd.DataFrame, kind: str) -> dict[tuple[int, float], fl
     A cell has few pictures, so the other weights of its epoch have a say. A LoRA draws more of what it learned at a
     higher weight, so the means of an epoch are brought into rising order: by isotonic regression, in which each mean
     counts by its pictures. Where that order is true the result lies nearer to the truth than the means do (Barlow et
-    al. 1972). It is not true where a weight is so high that it spoils the faces; those without a face are out anyway.
+    al. 1972). Above weight 1, at which it was trained, a LoRA may spoil the faces: there the order need not hold, so
+    these weights have no say for others and keep their own mean.
     """
     asked = scores[scores["kind"] == kind]
     faces = asked[["identity", "second_identity"] if kind == "two_people" else ["identity"]]
@@ -25,8 +26,9 @@ def leak_likeness(scores: pd.DataFrame, kind: str) -> dict[tuple[int, float], fl
     means = telling.groupby([asked["epoch"], asked["weight"]]).agg(["mean", "count"])
     likeness = {}
     for _, cells in means.groupby("epoch"):
-        rising = isotonic_regression(cells["mean"], weights=cells["count"]).x
-        likeness |= dict(zip(cells.index, rising.tolist(), strict=True))
+        ordered = cells[cells.index.get_level_values("weight") <= 1]
+        rising = isotonic_regression(ordered["mean"], weights=ordered["count"]).x
+        likeness |= cells["mean"].to_dict() | dict(zip(ordered.index, rising.tolist(), strict=True))
     return likeness
 
 
