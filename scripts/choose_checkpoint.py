@@ -19,7 +19,8 @@ def main() -> None:
     select = {key: getattr(config.select, key) for key in ("beta", "bootstrap", "confidence", "seed")}
     choice = selection.choose(scores, **select)
     source = checkpoint_file(args.models, choice["epoch"])
-    choice |= {"lora": args.lora.name, "sha256": file_sha256(source), "clip": config.select.clip}
+    choice |= {"lora": args.lora.name, "sha256": file_sha256(source)}
+    choice |= {"clip": config.select.clip, "leak_limit": config.select.leak_limit}
 
     base, dataset, measured_by = (json.loads(path.read_text()) for path in (args.base, args.dataset, args.measured_by))
     preview = best.preview_png(scores, choice)
@@ -47,7 +48,8 @@ def main() -> None:
     write_atomic(args.sidecar, sidecar)
     write_atomic(args.card, card)
     write_atomic(args.choice, _json(choice))
-    cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in selection.advice(choice)))
+    sentences = *selection.advice(choice), selection.separation(choice, vars(config.subject))
+    cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences))
 
 
 def _json(value: dict) -> str:

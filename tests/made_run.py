@@ -29,6 +29,7 @@ CONFIG = {
         **{"max_train_steps": 40, "epochs": 4, "repeats": None},
     },
 }
+UNTRAINED = ("photo of a woman, portrait", "photo of a woman")
 SELECT = {"beta": 2.0, "bootstrap": 2000, "confidence": 0.95, "seed": 0}
 
 # How training images came about: enlarged, refused by the identity guard, or large enough.
@@ -74,6 +75,11 @@ def made_scores(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def made_untrained(identity: Callable[[int, float], float], **options) -> pd.DataFrame:
+    """Rows of the prompts without the trigger, which show so much of the person."""
+    return made_scores(identity, prompts=UNTRAINED, **options).assign(kind="untrained")
+
+
 def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequence[Path] = ()) -> pd.DataFrame:
     """Sample tables, pictures (of `photos` in turn, else one flat colour each) and scores.tsv in `folder`."""
     scores = scores.copy()
@@ -108,7 +114,7 @@ def made_infotext(row: pd.Series, side: int) -> str:
 
 def made_choice(scores: pd.DataFrame, lora: str = "ava_portrait.safetensors") -> dict:
     """choice.json of these scores, as of a LoRA that is not there."""
-    return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64, "clip": None}
+    return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64, "clip": None, "leak_limit": 0.5}
 
 
 def write_models(folder: Path, epochs: int) -> Path:

@@ -21,7 +21,10 @@ CONFIG = {
     "runs": {"portrait": {}},
     "curate": {"min_photos": 3, "min_face": 40},
     "train": {"rank": 8, "alpha": 8, "max_train_steps": 6, "epochs": 2, "batch_size": 2, "precision": "fp32"},
-    "sample": {"prompts": ["photo of {subject}"], "weights": [0.5, 1.0], "seeds": [1], "steps": 2},
+    "sample": {
+        **{"prompts": ["photo of {subject}"], "untrained_prompts": ["photo of a {class_noun}"]},
+        **{"weights": [0.5, 1.0], "seeds": [1], "steps": 2},
+    },
 }
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -20,7 +21,7 @@ from likeness.provenance import SCRIPTS, file_sha256
 from likeness.sampling import load_pipeline
 from likeness.scoring import MODELS
 from likeness.tensors import read_metadata, with_metadata
-from made_run import SELECT, made_scores, write_models, write_run, write_subject
+from made_run import SELECT, made_scores, made_untrained, write_models, write_run, write_subject
 from test_grid import source_type
 from test_lora_merge import predicted
 from trained_run import trained
@@ -41,11 +42,18 @@ OUTPUTS |= {"choice": "choice.json", "card": "README.md"}
 def run(tmp_path, ava) -> Path:
     """A run on disk whose best cell is epoch 2 at weight 0.8."""
     levels = {(2, 0.8): 0.8}
-    write_run(tmp_path, made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, noise=0.05))
+    asked = made_scores(lambda *cell: levels.get(cell, 0.3), epochs=3, noise=0.05)
+    write_run(tmp_path, pd.concat([asked, unasked(0.45, judge=0.25)], ignore_index=True))
     write_models(tmp_path, 3)
     write_subject(tmp_path / "subject", ava)
     (tmp_path / "subject/models.json").write_text(json.dumps(MEASURED_BY))
     return tmp_path
+
+
+def unasked(level: float, judge: float) -> pd.DataFrame:
+    """Pictures without the trigger, so much like the person."""
+    table = made_untrained(lambda *cell: level, epochs=3, seeds=(1,))
+    return table.assign(judge_identity=np.where(table["epoch"] > 0, judge, 0.0))
 
 
 def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:
@@ -64,8 +72,11 @@ def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_chosen_file_is_copied_and_named_in_choice_json(run):
-    assert choose_checkpoint(run).returncode == 0
+    result = choose_checkpoint(run)
+    assert result.returncode == 0
+    assert 'Without "ohwx", "woman" nearly draws the person: likeness 0.45' in result.stdout
     choice = json.loads((run / "best" / "choice.json").read_text())
+    assert choice["leak_limit"] == 0.5
     assert (choice["epoch"], choice["weight"], choice["lora"]) == (2, 0.8, "ava_portrait.safetensors")
     assert (run / "best" / choice["lora"]).read_text() == "lora of epoch 2"
     assert choice["sha256"] == file_sha256(run / "best" / choice["lora"])
@@ -91,7 +102,7 @@ def test_the_sidecar_has_exactly_the_keys_that_a1111_reads(run):
 def test_the_preview_is_the_best_picture_of_the_chosen_cell_and_marked(run):
     choose_checkpoint(run)
     scores = selection.read_scores(run / "scores.tsv")
-    cell = scores[(scores["epoch"] == 2) & (scores["weight"] == 0.8)]
+    cell = scores[(scores["epoch"] == 2) & (scores["weight"] == 0.8) & (scores["kind"] == "near")]
     expected = cell.loc[cell["identity"].idxmax(), "image"]
     preview = run / "best" / "ava_portrait.png"
     assert (np.asarray(Image.open(preview)) == np.asarray(Image.open(expected))).all()
@@ -118,13 +129,18 @@ def test_the_card_tells_consent_choice_and_every_hash(run):
     for name in ("identity", "judge_identity", "prompt_score"):
         assert f"; of the base model | {chosen[name]:.3f}; {choice['base'][name]:.3f} |" in card
     assert "Pictures of it that a gate holds back | none" in card
+    assert 'Without "ohwx", "woman" nearly draws the person: likeness 0.45' in card
+    assert "Identity without the trigger; of the base model | 0.450; 0.000 |" in card
+    assert (
+        "Identity without the trigger by the recogniser that took no part; of the base model | 0.250; 0.000 |" in card
+    )
     hashes = {file_sha256(run / "best" / "ava_portrait.safetensors"), file_sha256(run / "subject" / "dataset.json")}
     hashes |= {base["digest"], *base["sha256"].values()}
     hashes |= {image[key] for image in dataset["images"] for key in ("sha256", "caption_sha256")}
     hashes |= {file_sha256(run / "best" / OUTPUTS[name]) for name in ("sidecar", "preview")} | set(MEASURED_BY.values())
     crops, scores = read_table(run / "subject/crops.tsv"), selection.read_scores(run / "scores.tsv")
     drawn = scores.loc[((scores["epoch"] == 2) & (scores["weight"] == 0.8)) | (scores["epoch"] == 0), "image"]
-    assert len(drawn) == 2 * 8 and {"train", "heldout"} <= set(crops["fate"])
+    assert len(drawn) == 2 * (8 + 2) and {"train", "heldout"} <= set(crops["fate"])
     hashes |= {*crops["sha256"], *(file_sha256(Path(image)) for image in drawn)} - {""}
     assert hashes <= set(re.findall(r"[0-9a-f]{64}", card))
 

@@ -48,6 +48,23 @@ MISTAKES = {
         "a pair",
         "sample: prompt 'a pair' lacks {subject}",
     ),
+    "untrained prompt with the subject": (
+        ["sample", "untrained_prompts"],
+        ["photo of {subject}, portrait"],
+        "sample: untrained prompt 'photo of {subject}, portrait' has {subject}, which calls the person; "
+        "write {class_noun}",
+    ),
+    "no untrained prompt": (["sample", "untrained_prompts"], [], "sample.untrained_prompts: found []; expected"),
+    "the one untrained prompt of before": (
+        ["sample", "untrained_prompt"],
+        "photo of a {class_noun}",
+        'sample.untrained_prompt: is a list now; write untrained_prompts: ["photo of a {class_noun}"]',
+    ),
+    "the one untrained prompt of before, of a run": (
+        ["runs", "portrait"],
+        {"sample": {"untrained_prompt": "a {class_noun}"}},
+        'runs.portrait.sample.untrained_prompt: is a list now; write untrained_prompts: ["a {class_noun}"]',
+    ),
     "canary with another brace": (
         ["sample", "canary_prompts"],
         ["{subject} {x}"],

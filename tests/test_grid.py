@@ -29,7 +29,7 @@ from likeness.grid import (
 )
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png
 from likeness.provenance import SCRIPTS
-from made_run import PROMPTS, SELECT, made_scores, write_run
+from made_run import PROMPTS, SELECT, made_scores, made_untrained, write_run
 
 IPTC_EXTENSION = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 
@@ -84,7 +84,7 @@ def test_the_chosen_cell_and_no_other_is_framed(tmp_path):
 
 def test_the_whole_plot_has_a_sheet_of_the_prompts_that_only_hold_back_a_cell(tmp_path):
     scores = made_scores(lambda *cell: 0.4, epochs=2)
-    untrained = made_scores(lambda *cell: 0.1, epochs=2, prompts=["photo of a woman"]).assign(kind="untrained")
+    untrained = made_untrained(lambda *cell: 0.1, epochs=2)
     write_run(tmp_path, pd.concat([scores, untrained], ignore_index=True), 64)
     (tmp_path / "choice.json").write_text(json.dumps(selection.choose(scores, **SELECT)))
     plot_grid(tmp_path, "grid.png")

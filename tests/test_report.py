@@ -31,6 +31,7 @@ from made_run import (
     build_report,
     made_choice,
     made_scores,
+    made_untrained,
     write_metrics,
     write_run,
     write_subject,
@@ -275,6 +276,94 @@ def test_pictures_that_only_hold_back_a_setting_are_shown_with_whom_their_faces_
     compared = browser.execute_script("return rounds.map((group) => run.axes.prompt[placeOf(group[0].place).prompt])")
     assert compared and all(prompt.startswith("near: ") for prompt in compared)
     assert broken_pictures(browser) == 0 and browser.get_log("browser") == []
+
+
+# --- the person where nobody asked ---------------------------------------------------------------------------------
+
+ALIKE_UNASKED = {1: 0.04, 2: 0.22, 3: 0.9}  # by epoch: a stranger, a little alike, over the limit
+
+
+@pytest.fixture(scope="module")
+def unasked_page(tmp_path_factory, ava) -> Path:
+    """A run whose last epoch is the most alike and draws the person unasked, so that the one before is chosen."""
+    run = tmp_path_factory.mktemp("unasked")
+    table = pd.concat(
+        [
+            made_scores(
+                lambda epoch, weight: 0.25 * epoch,
+                epochs=3,
+                seeds=(1, 2),
+                gate=lambda epoch, weight: "leak" if epoch == 3 else "",
+            ),
+            made_untrained(lambda epoch, weight: ALIKE_UNASKED[epoch] * weight, epochs=3, seeds=(1, 2)),
+            made_scores(lambda *cell: 0.7, epochs=3, seeds=(1, 2), prompts=["beside a man"]).assign(
+                kind="two_people", second_identity=0.31
+            ),
+        ],
+        ignore_index=True,
+    )
+    write_run(run, table, 128, sorted(ava.glob("*.jpg"))[:9])
+    write_subject(run / "subject", ava)
+    write_metrics(run, 3)
+    (run / "choice.json").write_text(json.dumps(made_choice(table)))
+    build_report(run, run / "report.html")
+    return run / "report.html"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_lines_say_how_near_to_the_limit_the_choice_is(browser, unasked_page, width):
+    opened(browser, unasked_page, width)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert element(browser, "h1").text == "Use epoch 2 at weight 0.6"
+    said = element(browser, "#separation")
+    assert said.text == (
+        'Without "ohwx", "woman" draws faces a little like the person: likeness 0.13, where 0 is a stranger and 0.5 is '
+        "the limit. Beside the person, somebody else has likeness 0.31."
+    )
+    assert said.rect["y"] < 844 and said.rect["y"] < element(browser, "#grid").rect["y"]
+    measures = dict(reversed(row.text.split("\n")) for row in elements(browser, ".measures div"))
+    assert measures["identity without the trigger, limit 0.5"] == measures["that, by the second recogniser"] == "0.13"
+
+
+def test_every_setting_tells_its_identity_without_the_trigger(browser, unasked_page):
+    """In the table, in the tip of a picture, and beside the picture that fills the screen."""
+    opened(browser, unasked_page, 1280)
+    element(browser, "#why ~ details summary").click()
+    lines = elements(browser, ".numbers tr")
+    heads, *rows = ([cell.text for cell in line.find_elements("css selector", "th, td")] for line in lines)
+    unasked = [row[heads.index("without the trigger")] for row in rows]
+    assert unasked == ["0.00", "0.02", "0.03", "0.04", "0.13", "0.18", "0.22", "0.54", "0.72", "0.90"]
+    assert [row[heads.index("of two people")] for row in rows] == ["0.00", *["0.31"] * 9]
+    assert tile(browser, 2, 3).get_attribute("title").endswith("Identity of this setting without the trigger: 0.90")
+    tile(browser, 1, 2).click()
+    assert numbers(browser)["this setting without the trigger"] == "0.18"
+
+
+def test_the_second_drawing_parts_at_the_limit_the_settings_that_leak(browser, unasked_page):
+    opened(browser, unasked_page, 1280)
+    limit = float(element(browser, "#unasked .limit").get_attribute("y1"))
+    points = {
+        (int(p.get_attribute("data-epoch")), float(p.get_attribute("data-weight"))): float(
+            p.find_element("css selector", "circle").get_attribute("cy")
+        )
+        for p in elements(browser, "#unasked .cell")
+    }
+    assert len(points) == 1 + 3 * 3
+    assert {cell for cell, y in points.items() if y < limit} == {(3, 0.6), (3, 0.8), (3, 1.0)}, (
+        "further up: more of the person"
+    )
+    title = element(browser, "#unasked .chosen title").get_attribute("textContent")
+    assert title.endswith("identity without the trigger 0.13")
+    element(browser, '#unasked .cell[data-epoch="3"] text').click()
+    here = browser.switch_to.active_element.find_element("css selector", "img").get_attribute("alt")
+    assert here.startswith("epoch 3, weight 0.6")
+
+
+def test_without_such_pictures_there_is_no_second_drawing(browser, page):
+    opened(browser, page, 1280)
+    assert not elements(browser, "#unasked")
+    assert element(browser, "#separation").text.endswith("draws no face, so whom it draws is not known.")
 
 
 def best_score(page: Path) -> float:
@@ -808,6 +897,8 @@ def runs_page(tmp_path_factory, ava) -> Path:
     subject = tmp_path_factory.mktemp("subject")
     for name, level, photo in (("portrait", 0.4, "00.jpg"), ("strong", 0.7, "01.jpg")):
         scores = made_scores(lambda *cell, level=level: level, epochs=2, seeds=(1, 2), noise=0.05)
+        unasked = made_untrained(lambda *cell, level=level: level / 2, epochs=2, seeds=(1, 2))
+        scores = pd.concat([scores, unasked], ignore_index=True)
         write_run(subject / name, scores, 128, [ava / photo])
         choice = made_choice(scores, f"ava_{name}.safetensors")
         (subject / name / "best").mkdir()
@@ -851,6 +942,8 @@ def test_only_what_the_runs_change_is_said_of_them(browser, runs_page):
     assert links == [(runs_page.parent / name / "report.html").as_uri() for name in RUNS]
     differences = [row.text for row in elements(browser, ".runs td:nth-child(5)")]
     assert differences[1] == "the best" and re.fullmatch(r"0\.\d\d to 0\.\d\d", differences[0])
+    unasked = [row.text for row in elements(browser, ".runs td:nth-child(9)")]
+    assert unasked == ["0.20 (limit 0.5)", "0.35 (limit 0.5)"]
 
 
 def test_each_run_shows_its_own_pictures_beside_the_base_models(browser, runs_page):
@@ -881,7 +974,9 @@ def index_page(tmp_path_factory, ava) -> Path:
     photos = iter(sorted(ava.glob("*.jpg")))
     for subject in PEOPLE:
         for run, level in (("portrait", 0.4), ("strong", 0.7)):
+            unasked = made_untrained(lambda *cell, level=level: level / 8, epochs=2)
             scores = made_scores(lambda *cell, level=level: level, epochs=2, noise=0.05)
+            scores = pd.concat([scores, unasked], ignore_index=True)
             choice = made_choice(scores, f"{subject}_{run}.safetensors")
             best = results / subject / run / "best"
             best.mkdir(parents=True)
@@ -917,6 +1012,10 @@ def test_the_first_page_shows_every_subject_and_run_and_fits_the_window(browser,
         *("<lora:ava_portrait:0.6> ohwx woman", "<lora:ava_strong:0.6> ohwx woman"),
         *("<lora:otto_portrait:0.6> sks man", "<lora:otto_strong:0.6> sks man"),
     ]
+    said = [card.text for card in cards]
+    assert 'Without "ohwx", "woman" still draws anybody: likeness 0.05' in said[0]
+    assert 'Without "sks", "man" still draws anybody: likeness 0.09' in said[3]
+    assert "0.09\nidentity without the trigger, limit 0.5" in said[3]
     pictures = [picture.get_attribute("src") for picture in elements(browser, ".run img")]
     assert len(set(pictures)) == 4
     # The bar of the better run reaches further to the right, and its interval holds the score.

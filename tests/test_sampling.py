@@ -56,16 +56,16 @@ def test_every_kind_of_prompt_is_drawn_at_every_weight_from_the_same_seeds():
         seeds=[3, 4],
     )
     found = cells(sample.model_dump(), SUBJECT, epoch=2)
-    by_kind = {cell.kind: cell.prompt for cell in found}
+    by_kind = {kind: {cell.prompt for cell in found if cell.kind == kind} for kind in (cell.kind for cell in found)}
     assert by_kind == {
-        "near": "photo of ohwx woman",
-        "far": "ohwx woman as an astronaut",
-        "canary": "ohwx woman with a beard",
-        "untrained": "photo of a woman, portrait",
-        "two_people": "ohwx woman beside a man",
+        "near": {"photo of ohwx woman"},
+        "far": {"ohwx woman as an astronaut"},
+        "canary": {"ohwx woman with a beard"},
+        "untrained": {"photo of a woman, portrait", "photo of a woman"},
+        "two_people": {"ohwx woman beside a man"},
     }
     assert set(by_kind) - set(COUNTED) == {"untrained", "two_people"}, "these two are gates and no score"
-    assert len(found) == len(set(found)) == 5 * 2 * 2
+    assert len(found) == len(set(found)) == 6 * 2 * 2
     assert [cell.weight for cell in found] == sorted(cell.weight for cell in found), "a weight is set once"
     pairs = {(cell.prompt, cell.seed) for cell in found}
     base = cells(sample.model_dump(), SUBJECT, epoch=0)
@@ -201,7 +201,8 @@ class Checkpoint:
 
     def drawn(self, **changes) -> tuple[str, list[dict]]:
         """The last line of the log, and the rows of the table."""
-        sample = {"prompts": ["photo of {subject}"], "weights": [0.5, 1.0], "seeds": [1, 2], "steps": 2}
+        sample = {"prompts": ["photo of {subject}"], "untrained_prompts": ["photo of a {class_noun}"]}
+        sample |= {"weights": [0.5, 1.0], "seeds": [1, 2], "steps": 2}
         sample = Sample(**sample | changes).model_dump()
         config = {"sample": sample, "clip_skip": 1, "resolution": 64, "subject": SUBJECT, "epoch": 2}
         files = {"models": "models.json", "base": "base.json", "cache": "cache", "samples": "2.tsv", "folder": "2"}

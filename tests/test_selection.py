@@ -5,8 +5,17 @@ import pandas as pd
 import pytest
 
 from likeness.errors import LikenessError
-from likeness.selection import advice, choose, compare, f_beta, measured_pictures, picture_scores, scored_pictures
-from made_run import PROMPTS, SELECT, made_scores, write_run
+from likeness.selection import (
+    advice,
+    choose,
+    compare,
+    f_beta,
+    measured_pictures,
+    picture_scores,
+    scored_pictures,
+    separation,
+)
+from made_run import PROMPTS, SELECT, made_scores, made_untrained, write_run
 
 
 def chosen(scores: pd.DataFrame, **select) -> tuple[int, float]:
@@ -170,10 +179,65 @@ def test_faces_that_are_all_like_the_base_models_are_no_evidence():
     assert "base model" in choice["rule"]
 
 
-def test_the_untrained_prompt_does_not_count():
+def test_the_untrained_prompts_do_not_count():
     scores = made_scores(lambda epoch, weight: 0.1 * epoch)
     other = scores.assign(kind="untrained", prompt="photo of a woman", identity=9.0 - scores["epoch"])
-    assert choose(pd.concat([scores, other]), **SELECT) == choose(scores, **SELECT)
+    with_others, alone = choose(pd.concat([scores, other]), **SELECT), choose(scores, **SELECT)
+    for cell in (with_others["base"], *with_others["cells"], alone["base"], *alone["cells"]):
+        del cell["untrained"], cell["untrained_judge"]
+    assert with_others == alone
+
+
+def test_every_cell_says_what_the_gate_went_by_and_what_the_second_recogniser_sees():
+    """The number of the gate is drawn from the weights beside it; that of the second recogniser is a plain mean."""
+    scores = made_scores(lambda *cell: 0.7, epochs=2)
+    unasked = made_untrained(lambda *cell: 0.2, epochs=2)
+    unasked = unasked.assign(judge_identity=0.1 * unasked["seed"])
+    unasked.loc[unasked["epoch"].eq(1) & unasked["weight"].eq(0.6), "identity"] = 0.4
+    unasked.loc[unasked["seed"].eq(1), ["faces", "identity", "judge_identity"]] = [0, 0.0, 0.0]
+    pairs = scores[scores["prompt"] == PROMPTS[0]].assign(kind="two_people", prompt="beside a man", second_identity=0.1)
+    choice = choose(pd.concat([scores, unasked, pairs], ignore_index=True), **SELECT)
+    cells = {(cell["epoch"], cell["weight"]): cell for cell in (choice["base"], *choice["cells"])}
+    assert cells[1, 0.6]["untrained"] == cells[1, 0.8]["untrained"] == pytest.approx((0.4 + 0.2 + 0.2) / 3, abs=1e-6)
+    assert cells[2, 0.6]["untrained"] == pytest.approx(0.2) and cells[0, 0.0]["untrained"] == 0
+    assert {cell["untrained_judge"] for cell in cells.values()} == {0.3}, "of seeds 2 to 4: seed 1 shows no face"
+    assert {key: cell["two_people"] for key, cell in cells.items()} == {key: 0.1 if key[0] else 0.0 for key in cells}
+    alone = choose(scores, **SELECT)
+    assert [alone["cells"][0][name] for name in ("untrained", "untrained_judge", "two_people")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("likeness", "limit", "said"),
+    [
+        (0.03, 0.5, "still draws anybody: likeness 0.03, where 0 is a stranger and 0.5 is the limit."),
+        (-0.08, 0.5, "still draws anybody: likeness 0.00, "),
+        (0.25, 0.5, "draws faces a little like the person: likeness 0.25, "),
+        (0.46, 0.5, "nearly draws the person: likeness 0.46, where 0 is a stranger and 0.5 is the limit."),
+        (0.62, 0.5, "draws the person: likeness 0.62, "),
+        (0.25, 0.3, "nearly draws the person: likeness 0.25, where 0 is a stranger and 0.3 is the limit."),
+        (None, 0.5, "draws no face, so whom it draws is not known."),
+    ],
+)
+def test_a_sentence_says_whom_the_class_draws_without_the_trigger_and_how_far_that_is_from_the_limit(
+    likeness, limit, said
+):
+    sentence = separation(chosen_with(untrained=likeness, leak_limit=limit), {"trigger": "ohwx", "class_noun": "woman"})
+    assert sentence.startswith(f'Without "ohwx", "woman" {said}')
+
+
+def test_the_sentence_says_also_whom_two_people_show():
+    subject = {"trigger": "sks", "class_noun": "man"}
+    assert "somebody else" not in separation(chosen_with(untrained=0.2), subject)
+    sentence = separation(chosen_with(untrained=0.2, two_people=0.31), subject)
+    assert sentence.endswith("is the limit. Beside the person, somebody else has likeness 0.31.")
+    assert separation(chosen_with(untrained=0.2, two_people=0.6), subject).endswith("0.60, which is over the limit.")
+
+
+def chosen_with(leak_limit: float = 0.5, **unasked: float | None) -> dict:
+    """A choice whose cell shows so much of the person unasked."""
+    choice = choose(made_scores(lambda *cell: 0.5, epochs=1, weights=[1.0]), **SELECT) | {"leak_limit": leak_limit}
+    choice["cells"][0] |= unasked
+    return choice
 
 
 def test_one_prompt_and_one_seed_work_and_say_that_there_is_no_interval():

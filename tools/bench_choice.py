@@ -28,6 +28,7 @@ from likeness.faces import Detector
 from likeness.files import read_table
 from likeness.identity import Recogniser, similarity
 from likeness.images import read_photo
+from likeness.leaks import shows_face
 from likeness.scoring import leaks_gated
 from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores, without_leaks
 
@@ -161,13 +162,14 @@ def as_seen(scores: pd.DataFrame) -> pd.DataFrame:
 
 def judged_cells(scores: pd.DataFrame, beta: float) -> pd.DataFrame:
     """Of every cell the mean F-beta with the judge's identity (a picture without a face has none): `leaks_count`, in
-    which a cell is worth nothing where the judge sees the person in the untrained prompt's pictures, and `drawn`."""
+    which a cell is worth nothing where the judge sees the person in the faces of the untrained prompts, and `drawn`."""
     trained = scores[scores["epoch"] > 0]
     rows = trained[trained["kind"].isin(COUNTED)]
     values = f_beta(rows["judge_identity"].fillna(0).to_numpy(float), rows["prompt_score"].to_numpy(float), beta)
     drawn = rows.assign(value=values).groupby(CELL)["value"].mean()
-    others = trained[trained["kind"] == "untrained"].groupby(CELL)["judge_identity"].mean()
-    return pd.DataFrame({"leaks_count": drawn.where(others <= Select().leak_limit, 0.0), "drawn": drawn})
+    faces = trained[(trained["kind"] == "untrained") & shows_face(trained)]
+    leaks = faces.groupby(CELL)["judge_identity"].mean().reindex(drawn.index) > Select().leak_limit
+    return pd.DataFrame({"leaks_count": drawn.mask(leaks, 0.0), "drawn": drawn})
 
 
 def training_similarity(folder: Path, subject: str, scores: pd.DataFrame) -> list[float]:

@@ -10,7 +10,7 @@ from PIL import Image
 from likeness.infotext import called_lora, lora_tag
 from likeness.marking import marked_png, read_infotext
 from likeness.provenance import file_sha256
-from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, in_chosen_cell, picture_scores
+from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, in_chosen_cell, picture_scores, separation
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -107,6 +107,12 @@ def model_card(
         "Identity by the recogniser that took no part; of the base model": _beside(
             chosen, choice["base"], "judge_identity"
         ),
+        "Identity without the trigger; of the base model": _beside(chosen, choice["base"], "untrained"),
+        "Identity without the trigger by the recogniser that took no part; of the base model": _beside(
+            chosen, choice["base"], "untrained_judge"
+        ),
+        "Limit of the identity without the trigger, and of the less alike of two people": f"{choice['leak_limit']:g}",
+        "Identity of the less alike of two people; of the base model": _beside(chosen, choice["base"], "two_people"),
         "Prompt following; of the base model": _beside(chosen, choice["base"], "prompt_score"),
         "Pictures of it that a gate holds back": gates or "none",
         "Evidence": choice["evidence"],
@@ -131,6 +137,7 @@ def model_card(
 A LoRA that draws one person. **{use}**, and write `{words}` in the prompt.
 
 {sure}
+{separation(choice, subject)}
 
 Pictures made with it are made by AI. Say so where you show them. Those in this folder say so in their metadata
 (IPTC DigitalSourceType: trainedAlgorithmicMedia).

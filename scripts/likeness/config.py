@@ -4,6 +4,7 @@ Only the Snakefile reads this module: scripts get the canonical JSON of the sect
 adding a key here reruns nothing.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -222,8 +223,11 @@ class Sample(Section):
     """Other clothes, places, light and styles than the photos'; they count as much."""
     canary_prompts: list[str] = []
     """What the photos contradict (short grey hair, in profile): a LoRA that draws its photos again fails here first."""
-    untrained_prompt: str = "photo of a {class_noun}, portrait"
-    """Without the trigger: if this looks like the person too, the LoRA has leaked."""
+    untrained_prompts: Annotated[list[str], Field(min_length=1)] = [
+        "photo of a {class_noun}, portrait",
+        "photo of a {class_noun}",
+    ]
+    """Without the trigger: if these look like the person too, the LoRA has leaked."""
     two_people_prompt: str | None = None
     """The subject beside somebody else: if both look like the person, the LoRA has leaked."""
     negative_prompt: str = ""
@@ -240,10 +244,15 @@ class Sample(Section):
     def prompts_that_can_be_compared(self):
         naming = [*self.prompts, *self.far_prompts, *self.canary_prompts]
         naming += [self.two_people_prompt] if self.two_people_prompt else []
-        every = [*naming, self.untrained_prompt]
+        every = [*naming, *self.untrained_prompts]
         for prompt in naming:
             if "{subject}" not in prompt:
                 raise ValueError(f"prompt {prompt!r} lacks {{subject}}; expected it in every prompt")
+        for prompt in self.untrained_prompts:
+            if "{subject}" in prompt:
+                raise ValueError(
+                    f"untrained prompt {prompt!r} has {{subject}}, which calls the person; write {{class_noun}}"
+                )
         for prompt in every:
             try:
                 prompt.format(subject="", class_noun="")
@@ -262,8 +271,8 @@ class Select(Section):
     copy_limit: Fraction = 0.95
     """SFace similarity to a training photo from which a picture counts as a copy of it."""
     leak_limit: Fraction = 0.5
-    """Identity (0 to 1) that the untrained prompt, or the second face of the two people, may show before its checkpoint
-    and weight are out."""
+    """Identity (0 to 1) that the untrained prompts, or the second face of the two people, may show before a checkpoint
+    at a weight is out."""
     clip: Annotated[str, Field(min_length=1)] | None = None
     """Local folder or hub id of a CLIP model (openai/clip-vit-large-patch14) that tells how well a picture follows its
     prompt; empty: what can be measured of a face (smile, glasses, turn of the head, background)."""
@@ -482,6 +491,8 @@ def _sentence(error: dict, where: tuple[str, ...]) -> str:
     path = ".".join(str(p) for p in (*where, *error["loc"]) if p != "[key]")
     found = error["input"]
     match error["type"]:
+        case "extra_forbidden" if path.endswith(".untrained_prompt"):
+            return f"{path}: is a list now; write untrained_prompts: {json.dumps([found], ensure_ascii=False)}"
         case "extra_forbidden":
             return f"{path}: unknown key; see config.yaml or docs/config.md for the ones there are"
         case "missing" if path.endswith(".consent"):

@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     weight: float
     prompt: str
     kind: str
-    """near, far or canary for prompts that name the person; untrained for the one that must not; two_people."""
+    """near, far or canary for prompts that name the person; untrained for those that must not; two_people."""
     seed: int
 
 
@@ -52,7 +52,7 @@ def cells(sample: Mapping, subject: Mapping, epoch: int) -> list[Cell]:
         "near": sample["prompts"],
         "far": sample["far_prompts"],
         "canary": sample["canary_prompts"],
-        "untrained": [sample["untrained_prompt"]],
+        "untrained": sample["untrained_prompts"],
         "two_people": [sample["two_people_prompt"]] if sample["two_people_prompt"] else [],
     }
     prompts = [(prompt.format(**names), kind) for kind, texts in kinds.items() for prompt in texts]

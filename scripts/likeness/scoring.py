@@ -14,6 +14,7 @@ from likeness.attributes import CLOSE_UP
 from likeness.errors import LikenessError
 from likeness.faces import Detector
 from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding, judge_similarity, similarity
+from likeness.leaks import leaking_cells
 from likeness.models import (
     FACE_DETECTION_FULL_RANGE,
     FACE_DETECTION_SHORT_RANGE,
@@ -179,7 +180,7 @@ def clip_prompt_scores(samples: pd.DataFrame, clip: ClipView) -> list[tuple[floa
     """`prompt_score` of every sample by CLIP: 0 to 1, and why.
 
     1 - the loss of cosine to the prompt against the base model's picture of the same seed, in units of the prompt: 1 is
-    what the base model's pictures of it reach on average, 0 what its pictures of the untrained prompt do, which show
+    what the base model's pictures of it reach on average, 0 what its pictures of the untrained prompts do, which show
     the class and nothing else that is asked for. A bare cosine has no such scale: it spans a few hundredths only.
     """
     keys = list(samples[["epoch", "kind", "prompt", "seed"]].itertuples(index=False, name=None))
@@ -296,19 +297,8 @@ def _gate(picture: Measurement, kind: str, copy: float | str, copy_limit: float)
 
 
 def leaks_gated(rows: list[dict], leak_limit: float) -> list[dict]:
-    """Every picture of an (epoch, weight) is out when what is not the person looks like them, on the mean of its
-    pictures: the untrained prompt's face (a picture without one counts 0), or both faces of the two people (a picture
-    with one face says nothing). One limit for the two, because both ask whether somebody else has become the person:
-    at 0.5 a face is nearer to the person's own photos than to strangers. The base model cannot leak.
-    """
-    table = pd.DataFrame(rows)
-    trained = table[table["epoch"] > 0]
-    pairs = trained[(trained["kind"] == "two_people") & (trained["second_identity"] != "")]
-    both = pairs.assign(identity=pairs[["identity", "second_identity"]].astype(float).min(axis=1))
-    leaking = set()
-    for asked in (trained[trained["kind"] == "untrained"], both):
-        means = asked.groupby(["epoch", "weight"])["identity"].mean()
-        leaking |= set(means[means > leak_limit].index)
+    """Every picture of an (epoch, weight) that leaks is out, but for those that have a reason of their own."""
+    leaking = leaking_cells(pd.DataFrame(rows), leak_limit)
     return [row | {"gate": row["gate"] or "leak"} if (row["epoch"], row["weight"]) in leaking else row for row in rows]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from likeness.errors import LikenessError
 from likeness.files import read_table
+from likeness.leaks import leak_likeness, shows_face
 from likeness.samples import read_samples
 
 # The kinds of prompts whose pictures are scored: all that name the person alone. The others only hold back a cell.
@@ -24,6 +25,10 @@ NUMBERS = (
     *("faces", "second_identity", "sharpness", "yaw", "pitch"),
 )
 ONE_STANDARD_ERROR = 0.683  # the share of a normal distribution that lies within it
+# By so much of identity the mean of a cell's untrained pictures goes up and down by chance. Single strangers do by 0.10
+# (otto) to 0.24 (ava): the standard deviation over the 84 photos in resources/calibration and strangers, each person's
+# photos as the scale. Four pictures (two prompts, two seeds) halve that.
+NOISE = 0.1
 DECIMALS = 6  # of every number in choice.json: more is noise of the processor, and would change its bytes
 
 
@@ -73,12 +78,13 @@ def in_chosen_cell(table: pd.DataFrame, choice: Mapping) -> pd.Series:
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
     """The EARLIEST epoch at the LOWEST weight within one standard error of the best cell, and why.
 
-    `scores` has the columns of scores.tsv; only the rows of a kind in COUNTED take part. The paired bootstrap draws
-    (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes percentile
-    intervals of each cell's difference to the best. A cell cannot be told apart from the best when its interval of
-    `confidence` contains 0; that alone is no reason to take it, for with few pictures it is said of cells that are
-    much less like the person (docs/choice.md). Within one standard error (Breiman et al. 1984, for trees) is the
-    interval of that size. Where every cell that shows the person leaks, it is chosen from those, without that gate.
+    `scores` has the columns of scores.tsv; only the rows of a kind in COUNTED take part, and of the others each cell
+    reports what the gate went by: untrained, two_people (both by leaks.leak_likeness) and untrained_judge. The paired
+    bootstrap draws (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes
+    percentile intervals of each cell's difference to the best. A cell cannot be told apart from the best when its
+    interval of `confidence` contains 0; that alone is no reason to take it, for with few pictures it is said of cells
+    that are much less like the person (docs/choice.md). Within one standard error (Breiman et al. 1984, for trees) is
+    the interval of that size. Where every cell that shows the person leaks, it is chosen from those, without that gate.
     Same rows and seed, same answer, whatever the order of the rows.
 
     Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
@@ -105,7 +111,8 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     alike = possible & (difference[:, 1] >= 0)
     near = possible & (_interval(drawn_differences, min(confidence, ONE_STANDARD_ERROR))[:, 1] >= 0)
 
-    cells = _cells(rows, matrix.index, means, interval, difference)
+    measured, unasked = _cells(rows, matrix.index, means, interval, difference), _unasked(scores, matrix.index)
+    cells = [cell | more for cell, more in zip(measured, unasked, strict=True)]
     found = bool(means[best] > 0)
     chosen = int(np.argmax(near)) if found else _customary(cells)
     gain = _interval(draws @ (values[[chosen]] - values[0]).T, confidence)
@@ -238,6 +245,31 @@ def advice(choice: dict) -> tuple[str, str]:
     return use, sure
 
 
+def separation(choice: Mapping, subject: Mapping) -> str:
+    """For a person: whom the class noun draws without the trigger in the chosen cell, and how far that is from the
+    limit. Less than NOISE is a stranger for all that can be seen; that close below the limit, other seeds might be over
+    it."""
+    cell, limit = chosen_cell(choice), choice["leak_limit"]
+    found, other = cell["untrained"], cell["two_people"]
+    if found is None:
+        said = "draws no face, so whom it draws is not known"
+    else:
+        if found > limit:
+            whom = "draws the person"
+        elif found > limit - NOISE:
+            whom = "nearly draws the person"
+        elif found < NOISE:
+            whom = "still draws anybody"
+        else:
+            whom = "draws faces a little like the person"
+        said = f"{whom}: likeness {max(found, 0):.2f}, where 0 is a stranger and {limit:g} is the limit"
+    sentence = f'Without "{subject["trigger"]}", "{subject["class_noun"]}" {said}.'
+    if other is not None:
+        over = ", which is over the limit" if other > limit else ""
+        sentence += f" Beside the person, somebody else has likeness {max(other, 0):.2f}{over}."
+    return sentence
+
+
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, in order, if each cell of a full epochs x weights table has every (prompt, seed) once, and no NaN."""
     if rows.empty:
@@ -323,7 +355,7 @@ def _cells(
                 "interval": np.round(interval[i], DECIMALS).tolist(),
                 "difference_to_best": np.round(difference[i], DECIMALS).tolist(),
                 "identity": round(float(group["identity"].mean()), DECIMALS),
-                "judge_identity": _mean_or_none(group["judge_identity"]),
+                "judge_identity": _rounded_or_none(group["judge_identity"].mean()),
                 "prompt_score": round(float(group["prompt_score"].mean()), DECIMALS),
                 "pictures": len(group),
                 "gates": {str(name): int(count) for name, count in gates.items()},
@@ -332,9 +364,19 @@ def _cells(
     return cells
 
 
-def _mean_or_none(values: pd.Series) -> float | None:
-    mean = float(values.mean())
-    return round(mean, DECIMALS) if np.isfinite(mean) else None
+def _unasked(scores: pd.DataFrame, index: pd.MultiIndex) -> list[dict]:
+    """How much of the person each cell shows unasked, in the order of `index`; None where no picture tells."""
+    faces = scores[(scores["kind"] == "untrained") & shows_face(scores)]
+    found = {
+        "untrained": leak_likeness(scores, "untrained"),
+        "untrained_judge": faces.groupby(CELL)["judge_identity"].mean().to_dict(),
+        "two_people": leak_likeness(scores, "two_people"),
+    }
+    return [{name: _rounded_or_none(of.get(cell, np.nan)) for name, of in found.items()} for cell in index]
+
+
+def _rounded_or_none(value: float) -> float | None:
+    return round(float(value), DECIMALS) if np.isfinite(value) else None
 
 
 def _customary(cells: Sequence[dict]) -> int:

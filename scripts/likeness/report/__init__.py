@@ -14,7 +14,7 @@ from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_files, sample_uri
 from likeness.report.samples import samples_part
-from likeness.selection import advice, chosen_cell, measured_pictures, read_choice
+from likeness.selection import advice, chosen_cell, measured_pictures, read_choice, separation
 
 
 def report_page(
@@ -53,6 +53,7 @@ def report_page(
         "template.html.j2",
         title=title,
         advice=advice(chosen),
+        separation=separation(chosen, subject),
         choice=chosen,
         cell=chosen_cell(chosen),
         prompt=calling_words(chosen, subject),
@@ -63,7 +64,8 @@ def report_page(
         | {"folder": folder, "id": file_sha256(scores)[:16]},
         reference=_held_out_crop(part),
         plot=PLOT,
-        scatter=scatter(chosen),
+        following=following(chosen),
+        unasked=unasked(chosen),
         course=course(metrics, chosen["epoch"]),
         # A run may have its own number of steps; the data set's page tells of the configuration's.
         dataset=part | {"arithmetic": arithmetic(config["train"], *sizes(json.loads(dataset.read_text())))},
@@ -73,37 +75,54 @@ def report_page(
     return html, {names[image]: file for image, file in pictures.items()}
 
 
-def scatter(choice: Mapping) -> dict:
-    """Cells by mean identity (x) and mean prompt following (y), in the units of PLOT, the chosen one last, on top.
+def following(choice: Mapping) -> dict:
+    """The drawing of identity against prompt following: that of `_scatter`, and {frontier: a polyline}."""
+    drawing, *axes = _scatter(choice, "prompt_score", [0.5, 1.0])
+    return drawing | {"frontier": _stairs(frontier(choice["cells"]), *axes)}
 
-    {points: [{x, y, r, label, kind, title, epoch, weight}], frontier: a polyline, x_ticks, y_ticks}
+
+def unasked(choice: Mapping) -> dict:
+    """The drawing of identity against that without the trigger: of `_scatter`, and {limit: how far down it lies}."""
+    drawing, _, y_axis = _scatter(choice, "untrained", [0.0, choice["leak_limit"]])
+    return drawing | {"limit": y_at(choice["leak_limit"], y_axis)}
+
+
+def _scatter(choice: Mapping, name: str, y_holds: Sequence[float]) -> tuple[dict, tuple, tuple]:
+    """Cells by mean identity (x) and the number `name` (y) where they have one, in the units of PLOT, the chosen one
+    last, on top; and the axes. `y_holds` are values that the y axis must hold.
+
+    {points: [{x, y, r, label, kind, title, epoch, weight}], x_ticks, y_ticks}
     """
     alike = {tuple(cell) for cell in choice["indistinguishable"]}
     chosen = (choice["epoch"], choice["weight"])
     cells = sorted((choice["base"], *choice["cells"]), key=lambda c: ((c["epoch"], c["weight"]) == chosen, c["epoch"]))
+    cells = [cell for cell in cells if cell[name] is not None]
     x_axis = axis([0.0, 1.0, *(cell["identity"] for cell in cells)])
-    y_axis = axis([0.5, 1.0, *(cell["prompt_score"] for cell in cells)])
+    y_axis = axis([*y_holds, *(cell[name] for cell in cells)])
     points = [
         {
             "x": x_at(cell["identity"], x_axis),
-            "y": y_at(cell["prompt_score"], y_axis),
+            "y": y_at(cell[name], y_axis),
             "r": round(6 + 4 * cell["weight"], 1),
             "epoch": cell["epoch"],
             "weight": cell["weight"],
             "label": str(cell["epoch"]) if cell["epoch"] else "B",
             "kind": "chosen" if key == chosen else "alike" if key in alike else "base" if not cell["epoch"] else "",
-            "title": f"epoch {cell['epoch']} at weight {cell['weight']:g}: identity {cell['identity']:.2f}, "
-            f"prompt following {cell['prompt_score']:.2f}",
+            "title": _point_title(cell),
         }
         for cell in cells
         for key in [(cell["epoch"], cell["weight"])]
     ]
-    return {
-        "points": points,
-        "frontier": _stairs(frontier(choice["cells"]), x_axis, y_axis),
-        "x_ticks": ticks(x_axis, x_at),
-        "y_ticks": ticks(y_axis, y_at),
-    }
+    drawing = {"points": points, "x_ticks": ticks(x_axis, x_at), "y_ticks": ticks(y_axis, y_at)}
+    return drawing, x_axis, y_axis
+
+
+def _point_title(cell: Mapping) -> str:
+    title = (
+        f"epoch {cell['epoch']} at weight {cell['weight']:g}: identity {cell['identity']:.2f}, "
+        f"prompt following {cell['prompt_score']:.2f}"
+    )
+    return title if cell["untrained"] is None else f"{title}, identity without the trigger {cell['untrained']:.2f}"
 
 
 def frontier(cells: Sequence[Mapping]) -> list[Mapping]:

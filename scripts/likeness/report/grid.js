@@ -157,7 +157,7 @@ function tile(place, spot) {
   element.style.setProperty("--heat", `${(100 * (picture.score - coldest)) / (hottest - coldest || 1)}%`);
   const image = made("img", { decoding: "async", loading: "lazy", alt: titleOf(place), src: sourceOf(picture) });
   const label = made("span", {}, made("b", {}, picture.label));
-  const mean = means.get(setting);
+  const { mean, untrained } = settings.get(setting);
   if (scored && [state.across, state.down].sort().join() === "epoch,weight") {
     if (!picture.out) label.append(made("small", {}, `mean ${mean.toFixed(2)}`)); // a reason takes the room
     const bar = made("i", { className: "mean" });
@@ -166,6 +166,7 @@ function tile(place, spot) {
   }
   element.append(image, label);
   element.title = `${titleOf(place)}, ${valueLabel("prompt", place.prompt)}`;
+  if (untrained !== null) element.title += `. Identity of this setting without the trigger: ${untrained.toFixed(2)}`;
   if (spot) {
     Object.assign(element.dataset, spot);
     element.tabIndex = spot.row === focused.row && spot.column === focused.column ? 0 : -1;
@@ -492,7 +493,7 @@ document.addEventListener("keyup", (event) => {
   if (event.key.toLowerCase() === "f") stopFlipping();
 });
 window.addEventListener("blur", stopFlipping); // the key is then let go elsewhere
-for (const point of document.querySelectorAll("#scatter .cell")) {
+for (const point of document.querySelectorAll(".scatter .cell")) {
   const go = () => goTo(Number(point.dataset.epoch), Number(point.dataset.weight));
   point.addEventListener("click", go);
   point.addEventListener("keydown", (event) => {

@@ -6,7 +6,7 @@ from pathlib import Path
 from likeness.best import calling_words
 from likeness.report.page import rendered
 from likeness.report.pictures import sample_uri
-from likeness.selection import advice, chosen_cell
+from likeness.selection import advice, chosen_cell, separation
 
 
 def index_html(
@@ -37,6 +37,7 @@ def _card(run: str, choice: Mapping, preview: Path, subject: Mapping) -> dict:
         "run": run,
         "use": use,
         "sure": sure,
+        "separation": separation(choice, subject),
         "choice": choice,
         "cell": chosen_cell(choice),
         "prompt": calling_words(choice, subject),

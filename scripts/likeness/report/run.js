@@ -5,7 +5,7 @@ const run = JSON.parse(document.getElementById("run").textContent);
 const AXES = ["epoch", "weight", "prompt", "seed"];
 const BASE = -1;
 const pictures = new Map(run.pictures.map((picture) => [keyOf(placeOf(picture.place)), picture]));
-const means = new Map(run.means.map(([epoch, weight, score]) => [settingKey(epoch, weight), score]));
+const settings = new Map(run.settings.map(([epoch, weight, mean, untrained]) => [settingKey(epoch, weight), { mean, untrained }]));
 const alike = new Set(run.alike.map(([epoch, weight]) => settingKey(epoch, weight)));
 const chosen = settingKey(...run.chosen);
 

@@ -22,11 +22,11 @@ DECIMALS = 4  # of a number in the page: what scores.tsv has
 def samples_part(table: pd.DataFrame, choice: Mapping, files: Sequence[str]) -> dict:
     """What grid.js and blind.js read, from a table of selection.measured_pictures and the file name of each row.
 
-    {axes: {axis: values}, numbers: names, chosen: [epoch, weight], alike: [[epoch, weight]...], means: [[epoch,
-    weight, score]...] over all prompts and seeds, pictures: [{place, file, score, label, out, numbers, detail}...]}. A
-    place is the index on every axis, in the order of AXES; `label` is what stands below the picture, `out` is empty or
-    which gate holds it back; `score` is none where the prompt is there to hold back a cell only (the untrained class,
-    two people).
+    {axes: {axis: values}, numbers: names, chosen: [epoch, weight], alike: [[epoch, weight]...], settings: [[epoch,
+    weight, mean score, identity without the trigger or none]...] over all prompts and seeds, pictures: [{place, file,
+    score, label, out, numbers, detail}...]}. A place is the index on every axis, in the order of AXES; `label` is what
+    stands below the picture, `out` is empty or which gate holds it back; `score` is none where the prompt is there to
+    hold back a cell only (the untrained class, two people).
     """
     kinds = table["kind"].nunique()
     prompts = [
@@ -47,7 +47,10 @@ def samples_part(table: pd.DataFrame, choice: Mapping, files: Sequence[str]) -> 
         "numbers": [LABELS.get(name, name.replace("_", " ")) for name in numbers],
         "chosen": [choice["epoch"], choice["weight"]],
         "alike": choice["indistinguishable"],
-        "means": [[cell["epoch"], cell["weight"], cell["score"]] for cell in (choice["base"], *choice["cells"])],
+        "settings": [
+            [cell["epoch"], cell["weight"], cell["score"], cell["untrained"]]
+            for cell in (choice["base"], *choice["cells"])
+        ],
         "pictures": [
             {
                 "place": [

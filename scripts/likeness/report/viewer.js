@@ -23,7 +23,9 @@ function drawViewed(place) {
   Object.assign(beside.firstElementChild, { src: sourceOf(pictureAt(base)), alt: titleOf(base) });
   document.getElementById("viewer-title").textContent = `${titleOf(place)}: ${picture.label}`;
   document.getElementById("viewer-prompt").textContent = valueLabel("prompt", place.prompt);
-  const numbers = run.numbers.map((name, i) => [name, picture.numbers[i]]).filter(([, value]) => value !== null);
+  const named = run.numbers.map((name, i) => [name, picture.numbers[i]]);
+  named.push(["this setting without the trigger", settings.get(settingAt(place)).untrained]);
+  const numbers = named.filter(([, value]) => value !== null);
   document.getElementById("viewer-numbers").replaceChildren(
     ...numbers.map(([name, value]) => made("div", {}, made("dt", {}, name), made("dd", {}, value.toFixed(2)))));
   document.getElementById("viewer-detail").textContent = picture.detail;
