@@ -208,7 +208,8 @@ def write_subject(folder: Path, ava: Path) -> None:
 
 
 def write_metrics(folder: Path, epochs: int, text_encoder: bool = False, steps: int = 50) -> Path:
-    """A loss that falls, and a validation loss that rises again from the middle of the run, by a cosine schedule."""
+    """A loss that falls, a validation loss that rises again from the middle of the run, and a class that moves ever
+    further, measured at every second step; by a cosine schedule."""
     rng, total, rows = np.random.default_rng(2), steps * epochs, []
     for step in range(1, total + 1):
         epoch, last = 1 + (step - 1) // steps, step % steps == 0
@@ -216,12 +217,13 @@ def write_metrics(folder: Path, epochs: int, text_encoder: bool = False, steps: 
         rows.append(
             {
                 "epoch": epoch, "step": step, "loss": 0.14 - 0.04 * done + rng.normal(0, 0.03),
+                "preservation": 4e-4 * done if step % 2 == 0 else "",
                 "lr": 5e-5 * (1 + np.cos(np.pi * before)),
                 "lr_text_encoder": 2.5e-5 * (1 + np.cos(np.pi * before)) if text_encoder else "",
                 "validation_loss": 0.13 + 0.08 * (done - 0.5) ** 2 if last else "", "gradient_norm": 0.2,
             }
         )  # fmt: skip
-    columns = ["epoch", "step", "loss", "lr", "lr_text_encoder", "validation_loss", "gradient_norm"]
+    columns = ["epoch", "step", "loss", "preservation", "lr", "lr_text_encoder", "validation_loss", "gradient_norm"]
     write_table(folder / "log" / "metrics.tsv", rows, columns)
     return folder / "log" / "metrics.tsv"
 

@@ -851,7 +851,23 @@ def test_validation_and_learning_rates_are_drawn_where_the_metrics_have_them(tmp
     write_table(tmp_path / "none.tsv", rows.assign(validation_loss="").to_dict("records"), list(rows))
     plain = course(tmp_path / "none.tsv", 4)
     assert plain["loss"]["validation"] == []
-    assert [line["name"] for line in plain["rates"]["lines"]] == ["U-Net"]
+    assert [line["name"] for line in plain["rates"]["lines"]] == ["learning rate, U-Net"]
+
+
+def test_how_far_the_class_has_moved_is_drawn_where_it_was_preserved(tmp_path):
+    metrics = write_metrics(tmp_path, 8)
+    drawing = course(metrics, 4)["preservation"]
+    (line,) = drawing["lines"]
+    heights, (bottom, top) = points(line["points"])[:, 1], (drawing["y_ticks"][i] for i in (0, -1))
+    assert list(heights) == sorted(heights, reverse=True), (
+        "it moves ever further, and steps without a number leave no gap"
+    )
+    assert [bottom["label"], top["label"], drawing["unit"]] == ["0", "4", "1e-4"]
+    assert heights[-1] == pytest.approx(top["at"], abs=0.06 * (bottom["at"] - top["at"]))
+
+    rows = read_table(metrics)
+    write_table(tmp_path / "off.tsv", rows.assign(preservation="").to_dict("records"), list(rows))
+    assert course(tmp_path / "off.tsv", 4)["preservation"]["lines"] == []
 
 
 def test_a_course_without_a_step_draws_nothing(tmp_path):
@@ -863,20 +879,22 @@ def test_a_course_without_a_step_draws_nothing(tmp_path):
 def test_the_course_of_the_training_is_in_the_drawings_and_can_be_read(browser, page, width):
     opened(browser, page, width)
     legend = [item.text for item in elements(browser, ".legend li")]
-    assert [words.split(",")[0] for words in legend] == ["loss", "loss", "validation loss", *["learning rate"] * 2]
+    assert [words.split(",")[0] for words in legend] == [
+        *("loss", "loss", "validation loss", "how far the class has moved", "learning rate", "learning rate"),
+    ]
     assert "learned by heart" in element(browser, ".reading").text
     # Everything that is drawn lies in its drawing, and letters are no smaller than 11 px on a phone.
-    inside = """return [...document.querySelectorAll('#loss :not(title), #rates *')].filter((part) => {
+    inside = """return [...document.querySelectorAll('.plots svg :not(title)')].filter((part) => {
       const a = part.getBoundingClientRect(), b = part.closest('svg').getBoundingClientRect();
       return a.left < b.left || a.right > b.right || a.top < b.top || a.bottom > b.bottom;
     }).length"""
     assert browser.execute_script(inside) == 0
-    smallest = """return Math.min(...[...document.querySelectorAll('#loss text, #rates text')].map((text) =>
+    smallest = """return Math.min(...[...document.querySelectorAll('.plots svg text')].map((text) =>
       parseFloat(getComputedStyle(text).fontSize) * text.closest('svg').getScreenCTM().a))"""
     assert browser.execute_script(smallest) >= 11
-    assert {label.text for label in elements(browser, "#loss .end-label, #rates .end-label")} == {"epoch 2"}
+    assert {label.text for label in elements(browser, ".plots .end-label")} == {"epoch 2"}
     assert len(elements(browser, "#loss .validation circle")) == 3
-    assert len(elements(browser, "#rates polyline")) == 2
+    assert [len(elements(browser, f"#{name} polyline")) for name in ("preservation", "rates")] == [1, 2]
 
 
 def test_the_arithmetic_of_the_steps_is_on_the_page(page):

@@ -1,6 +1,8 @@
-"""The drawings of a training's course: the loss, its validation, and the learning rates over the steps."""
+"""The drawings of a training's course over the steps: the loss, its validation, how far the class has moved, and the
+learning rates."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,34 +18,38 @@ SMOOTHED_OVER = 0.1
 # Room for labels like 0.125, and for half of a last step's number with five digits, in letters large enough on a phone.
 LOSS_PLOT = PLOT | {"left": 72, "right": 28}
 RATES_PLOT = LOSS_PLOT | {"height": 180}  # a learning rate has a simple shape
-RATES = {"lr": "U-Net", "lr_text_encoder": "text encoder"}
+RATES = {"lr": "learning rate, U-Net", "lr_text_encoder": "learning rate, text encoder"}
+PRESERVATION = {"preservation": "how far the class has moved, mean of a tenth of the run"}
 
 
 def course(metrics: Path, chosen_epoch: int) -> dict:
     """What metrics.tsv says of the training, in the units of LOSS_PLOT and RATES_PLOT.
 
     {loss: {plot, raw, smoothed, steps, validation: [{x, y, title}], x_ticks, y_ticks},
-    rates: {plot, lines: [{name, column, points}], unit, x_ticks, y_ticks},
+    preservation and rates: {plot, lines: [{name, column, points}], unit, x_ticks, y_ticks}, no lines where nothing was
+    preserved,
     chosen: x where the chosen epoch ends, or None}. `raw`, `smoothed` and `points` are polylines of at most
     CURVE_POINTS points, empty without metrics; a point of `raw` is the mean of `steps`.
 
     Raises LikenessError if a column is missing.
     """
-    columns = ["epoch", "step", "loss", "validation_loss", *RATES]
+    columns = ["epoch", "step", "loss", "validation_loss", *PRESERVATION, *RATES]
     table = read_table(metrics, **dict.fromkeys(columns, str))[columns].replace("", np.nan).astype(float)
     x_axis = axis([0.0, table["step"].max() if len(table) else 1.0])
     ends = table.groupby("epoch")["step"].max()
+    # Of the steps that had one: with a batch of one picture that is every second.
+    preserved = table.dropna(subset="preservation")
+    moved = preserved.assign(preservation=_smoothed(preserved["preservation"]))
     return {
         "loss": _loss(table, x_axis),
-        "rates": _rates(table, x_axis),
+        "preservation": _lines(moved, PRESERVATION, x_axis),
+        "rates": _lines(table, RATES, x_axis),
         "chosen": x_at(ends[chosen_epoch], x_axis, LOSS_PLOT) if chosen_epoch in ends else None,
     }
 
 
 def _loss(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
-    window = max(1, round(SMOOTHED_OVER * len(table)))
-    smoothed = table["loss"].rolling(window, min_periods=1, center=True).mean()
-    lines = _thinned(table.assign(smoothed=smoothed)[["step", "loss", "smoothed"]])
+    lines = _thinned(table.assign(smoothed=_smoothed(table["loss"]))[["step", "loss", "smoothed"]])
     validation = _thinned(table.loc[table["validation_loss"].notna(), ["step", "epoch", "validation_loss"]])
     shown = [*lines["loss"], *validation["validation_loss"]]
     y_axis = axis(shown or [0.0, 1.0])
@@ -64,10 +70,16 @@ def _loss(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
     }
 
 
-def _rates(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
-    trained = [column for column in RATES if table[column].notna().any()]
-    lines = _thinned(table[["step", *trained]])
-    largest = max((table[column].max() for column in trained), default=0.0)
+def _smoothed(values: pd.Series) -> pd.Series:
+    window = max(1, round(SMOOTHED_OVER * len(values)))
+    return values.rolling(window, min_periods=1, center=True).mean()
+
+
+def _lines(table: pd.DataFrame, names: Mapping[str, str], x_axis: tuple[float, float, float]) -> dict:
+    """A line for each column of `names` that holds a number."""
+    measured = [column for column in names if table[column].notna().any()]
+    lines = _thinned(table[["step", *measured]])
+    largest = max((table[column].max() for column in measured), default=0.0)
     # 0.00002 is hard to read beside an axis: 0.2 in units of 1e-4 is not. Adaptive optimizers' 1 stays 1.
     unit = 10.0 ** np.floor(np.log10(largest)) if 0 < largest < 0.1 else 1.0
     y_axis = axis([0.0, largest / unit])
@@ -76,11 +88,11 @@ def _rates(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
         "unit": f"{unit:.0e}".replace("e-0", "e-") if unit < 1 else "",
         "lines": [
             {
-                "name": RATES[column],
+                "name": names[column],
                 "column": column,
                 "points": _polyline(lines["step"], lines[column] / unit, x_axis, y_axis, RATES_PLOT),
             }
-            for column in trained
+            for column in measured
         ],
         **_ticks(x_axis, y_axis, RATES_PLOT),
     }

@@ -76,6 +76,7 @@ def lora_metadata(name: str, train: dict, steps: dict, dataset: dict, base: dict
             canonical([[i["name"], i["sha256"], i["caption_sha256"]] for i in dataset["images"]])
         ),
         "likeness.base_model": base["digest"],
+        "likeness.preserve_class": f"{train['preserve_class']:g}",
     }
 
 
