@@ -7,6 +7,7 @@
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
 # make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
 # make bench-choice  our rule and others' rules for choosing a checkpoint, judged on the same runs (docs/choice.md)
+# make bench-likeness  what raises likeness, what keeps everybody else as they were, and what it costs (docs/likeness.md)
 # make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
 # make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
 # make bench-report  how fast the report of 3,200 pictures is in a browser (docs/report.md)
@@ -22,7 +23,7 @@ WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
 .PHONY: env demo test test-slurm fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
-	bench-report bench-scale
+	bench-likeness bench-report bench-scale
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -78,6 +79,10 @@ bench-sample: env
 bench-choice: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_choice.py --folder .bench/choice
+
+bench-likeness: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_likeness.py --folder .bench/likeness
 
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser

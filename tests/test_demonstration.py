@@ -97,11 +97,12 @@ def test_every_lora_loads_with_nothing_missing_and_nothing_unexpected(results):
         assert {f"{key}.{part}" for key in keys for part in ("alpha", "lora_down.weight", "lora_up.weight")} == set(
             tensors
         )
-        assert {tensors[f"{key}.alpha"].item() for key in keys} == {8.0}
+        assert {tensors[f"{key}.alpha"].item() for key in keys} == {32.0}
         pipeline.load_lora_weights(lora, adapter_name="lora")
-        loaded = [layer for layer in pipeline.unet.modules() if isinstance(layer, BaseTunerLayer)]
+        networks = (pipeline.unet, pipeline.text_encoder)
+        loaded = [layer for part in networks for layer in part.modules() if isinstance(layer, BaseTunerLayer)]
         assert len(loaded) == len(keys)
-        assert all(layer.scaling["lora"] == 0.5 for layer in loaded), "alpha 8 / rank 16"
+        assert all(layer.scaling["lora"] == 0.5 for layer in loaded), "alpha 32 / rank 64"
         pipeline.unload_lora_weights()
 
 

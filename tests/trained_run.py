@@ -13,6 +13,8 @@ from likeness.training import adapters, loop
 from likeness.training.store import RunStore
 
 SHORT = {"rank": 4, "alpha": 2, "max_train_steps": 8, "epochs": 2, "batch_size": 2, "precision": "fp32"}
+# What most tests are not about, and a third of the time.
+SHORT |= {"preserve_class": 0.0}
 
 
 class Run(NamedTuple):

@@ -149,6 +149,8 @@ def mean_similarity(embeddings: Sequence[np.ndarray]) -> float:
 def likeness_targets(base: Path) -> list[Target]:
     """The real workflow on ava: a run as it should be, and one that trains ten times as long at five times the rate."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text()) | {"base_model": str(base.resolve())}
+    # What the base can learn, and how it can be spoilt, without what keeps it from that.
+    config["train"] |= {"preserve_class": 0.0, "train_text_encoder": False, "rank": 16, "alpha": 8}
     config["train"] |= {"max_train_steps": STEPS, "epochs": 4, "learning_rate": RATE, "batch_size": BATCH}
     # Half of the pictures per step: it takes half as long, and too much it is all the same.
     overdone = {"max_train_steps": TOO_MANY_STEPS, "learning_rate": TOO_FAST * RATE, "batch_size": BATCH // 2}

@@ -77,7 +77,7 @@ class Task(NamedTuple):
     def settings(self, **more) -> dict:
         """As train_lora hands them over; AdamW at a constant rate, and an end that is never reached."""
         changes = {"rank": self.rank, "alpha": self.rank / 2, "batch_size": self.batch, "precision": self.precision}
-        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant", **more)
+        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant", preserve_class=0.0, **more)
         return train.with_schedule() | {"clip_skip": 1}
 
 
@@ -270,6 +270,7 @@ def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
         "heldout": {"mean": [], "std": [], "tokens": [], "hidden": []},
         "regularisation": {},
         "empty": words,
+        "bare_class": words,
     }
     dataset = {"resolution": task.resolution, "images": items, "heldout": [], "regularisation": []}
     settings = task.settings(**more)

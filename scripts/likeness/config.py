@@ -163,7 +163,7 @@ class Train(Section):
     """With masked_loss: weight of what lies outside the head, where the LoRA shall answer as the base model does, so
     that rooms and clothes are not learned (OneTrainer's masked prior preservation, ai-toolkit's inverted_mask_prior).
     0: off."""
-    preserve_class: Annotated[Number, Field(ge=0)] = 0.0
+    preserve_class: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of the second part of the loss: on the caption without the person ("a woman, smiling") the LoRA shall
     answer as the base model does, so that "a woman" stays anybody (ai-toolkit's diff_output_preservation_multiplier;
     kohya's diff_output_preservation). 0: off."""
