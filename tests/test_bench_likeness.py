@@ -1,0 +1,71 @@
+"""The table of make bench-likeness says what the trainings' pictures were measured as."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from likeness.config import Train
+from likeness.files import write_table
+from likeness.scoring import COLUMNS
+from project import ROOT
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+import bench_likeness  # noqa: E402
+
+
+def write_training(folder, person: str, identity: float, leak: float, tones: tuple[int, int]) -> None:
+    """The scores of one training: two pictures of the person, two of the class of which one shows no face; the base
+    model's two pictures differ by 100 levels."""
+    results = folder / f"results/{person}/none_0"
+    rows = []
+    for epoch, levels in ((0, (50, 150)), (1, tones)):
+        for seed, level in enumerate(levels):
+            image = results / f"{epoch}_{seed}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(image)
+            shown = {"epoch": epoch, "weight": float(epoch), "seed": seed, "gate": "", "floor_from": "strangers"}
+            rows.append(
+                shown
+                | {"prompt": "photo of ohwx woman", "kind": "near", "image": image.name, "faces": 1, "face_found": 1}
+                | {"identity": identity, "judge_identity": identity + 0.1, "prompt_score": 0.9}
+            )
+            face = {"faces": 1 - seed, "face_found": 1 - seed, "prompt_score": 1}
+            rows.append(
+                shown
+                | {"prompt": "photo of a woman", "kind": "untrained", "image": image.name, **face}
+                | {"identity": leak * (1 - seed), "judge_identity": leak * (1 - seed)}
+            )
+    write_table(results / "scores.tsv", rows, COLUMNS)
+
+
+def test_a_training_is_the_mean_of_its_pictures_and_a_method_that_of_its_trainings(tmp_path):
+    write_training(tmp_path, "ava", identity=0.6, leak=0.1, tones=(100, 150))
+    write_training(tmp_path, "otto", identity=0.4, leak=0.3, tones=(100, 200))
+    table = bench_likeness.measured(tmp_path, "none", ["ava", "otto"], [0])
+    assert table["likeness, SFace"].tolist() == [0.6, 0.4]
+    assert table["likeness, dlib"].tolist() == pytest.approx([0.7, 0.5])
+    assert table["without the trigger, SFace"].tolist() == [0.1, 0.3], "a picture without a face tells nothing"
+    assert table["diversity"].tolist() == [0.5, 1.0], "of the base model's"
+    text = bench_likeness.markdown({"none": table}, {"none": 1.0})
+    assert "| none | 0.50 ± 0.10 | 0.60 ± 0.10 |" in text and text.rstrip().endswith("| 1.00 |")
+
+
+def test_the_interval_is_that_of_the_mean_over_trainings():
+    values = pd.Series(np.random.default_rng(1).normal(0.5, 0.1, 400))
+    assert bench_likeness.half_interval(values) == pytest.approx(1.96 * 0.1 / 20, rel=0.15)
+    assert bench_likeness.half_interval(pd.Series([0.5])) == 0
+
+
+def test_every_method_is_a_training_that_the_configuration_knows_and_has_a_name_for_its_files():
+    names = [bench_likeness.run_name(method, 1) for method in bench_likeness.METHODS]
+    assert len(set(names)) == len(names) and all(name.replace("_", "").isalnum() for name in names)
+    for changes in bench_likeness.METHODS.values():
+        Train(**(bench_likeness.RECIPE | changes))
+    people = yaml.safe_load((ROOT / "examples/four_people.yaml").read_text())["subjects"]
+    assert tuple(people) == bench_likeness.PEOPLE
+    assert all((ROOT / person["photos"]).is_dir() for person in people.values())
