@@ -118,8 +118,10 @@ def test_a_lora_is_trained_and_diffusers_loads_its_change_of_weights(tmp_path, b
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     settings = {"rank": 4, "alpha": 3, "learning_rate": 0.01, "text_encoder_lr": 0.01, "save_precision": "fp32"}
-    run = trained(tmp_path, base, data(base), train_text_encoder=text_encoder, **settings)
+    run = trained(tmp_path, base, data(base), train_text_encoder=text_encoder, preserve_class=1.0, **settings)
     assert len(run.metrics) == 10 and all(row["loss"] > 0 for row in run.metrics)
+    moved = [row["preservation"] for row in run.metrics if row["preservation"] != ""]
+    assert moved[0] < 1e-9 < moved[-1], "the class is where the base model has it, until the LoRA learns"
     family = {"sd2": SD2, "sdxl": SDXL}[base["family"]]
     pipeline = getattr(diffusers, family.pipeline).from_pretrained(base["path"], local_files_only=True)
     pipeline.load_lora_weights(run.lora(2), adapter_name="lora")

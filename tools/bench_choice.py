@@ -36,7 +36,7 @@ from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores, witho
 # Two seeds may be of faces that are like the person from the start, so all ways to deal them out are tried.
 SEEDS, SEEN = (1, 2, 101, 102, 103, 104), 2
 DEMONSTRATION = {f"seed{n}": {"train": {"seed": n}} for n in range(3)}
-# Five times the demonstration's steps at twice its rate, which does not fall: the last epoch may have gone too far.
+# Five times the demonstration's steps at its rate, which does not fall: the last epoch may have gone too far.
 LONG = {"max_train_steps": 2000, "epochs": 10, "learning_rate": 2e-3, "lr_scheduler": "constant"}
 RUNS = DEMONSTRATION | {"rank4": {"train": {"rank": 4, "alpha": 4}}, "long": {"train": LONG}}
 JUDGED = [*(("ava", run) for run in DEMONSTRATION), ("otto", "rank4"), ("ava", "long"), ("otto", "long")]
