@@ -50,6 +50,8 @@ class Project:
         for name in ("rules", "scripts", "envs", "profiles"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "Snakefile", folder)
+        (folder / "resources").mkdir()
+        shutil.copy(ROOT / "resources/identity_words.txt", folder / "resources")
         shutil.copytree(small_base, folder / "small_base")
         self.model_files = model_files
         self.link_models()

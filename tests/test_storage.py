@@ -12,7 +12,7 @@ import pytest
 from hub import Hub
 from likeness.errors import LikenessError
 from likeness.files import locked, private_folder, read_table
-from project import ROOT, Project
+from project import Project
 from small_pretrained import small_blip, small_clip
 
 GROUP, NOBODY = 12345, 65534  # a group that is not the user's own, a user who is not
@@ -47,8 +47,6 @@ def project(tmp_path_factory, model_files, small_base) -> OfflineProject:
     umask = os.umask(0o002)
     try:
         project = OfflineProject(place / "shared/project", model_files, small_base, photos=8)
-        (project.folder / "resources").mkdir()
-        shutil.copy(ROOT / "resources/identity_words.txt", project.folder / "resources")
         (place / "scratch").mkdir()
         (project.folder / "results/.cache").symlink_to(place / "scratch/likeness")
         project.configure(
