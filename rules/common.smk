@@ -257,9 +257,7 @@ def identity_words(wildcards):
 def captioners_identity_words(wildcards):
     """That list where a captioner's sentences lose them; the template has none of them."""
     return (
-        []
-        if config["caption"]["backend"] == "template"
-        else identity_words(wildcards)
+        [] if config["caption"]["backend"] == "template" else identity_words(wildcards)
     )
 
 
