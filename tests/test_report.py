@@ -884,15 +884,16 @@ def test_the_course_of_the_training_is_in_the_drawings_and_can_be_read(browser, 
     ]
     assert "learned by heart" in element(browser, ".reading").text
     # Everything that is drawn lies in its drawing, and letters are no smaller than 11 px on a phone.
-    inside = """return [...document.querySelectorAll(':is(#loss, #preservation, #rates) :not(title)')].filter((part) => {
+    drawings = ":is(#loss, #preservation, #rates)"
+    inside = f"""return [...document.querySelectorAll('{drawings} :not(title)')].filter((part) => {{
       const a = part.getBoundingClientRect(), b = part.closest('svg').getBoundingClientRect();
       return a.left < b.left || a.right > b.right || a.top < b.top || a.bottom > b.bottom;
-    }).length"""
+    }}).length"""
     assert browser.execute_script(inside) == 0
-    smallest = """return Math.min(...[...document.querySelectorAll(':is(#loss, #preservation, #rates) text')].map((text) =>
+    smallest = f"""return Math.min(...[...document.querySelectorAll('{drawings} text')].map((text) =>
       parseFloat(getComputedStyle(text).fontSize) * text.closest('svg').getScreenCTM().a))"""
     assert browser.execute_script(smallest) >= 11
-    assert {label.text for label in elements(browser, ":is(#loss, #preservation, #rates) .end-label")} == {"epoch 2"}
+    assert {label.text for label in elements(browser, f"{drawings} .end-label")} == {"epoch 2"}
     assert len(elements(browser, "#loss .validation circle")) == 3
     assert [len(elements(browser, f"#{name} polyline")) for name in ("preservation", "rates")] == [1, 2]
 
