@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train_lora
 from likeness.dataset import schedule
 from likeness.errors import LikenessError
-from likeness.training import course, loop, optimizers
+from likeness.training import course, loop, optimizers, step
 from likeness.training.launch import INTERRUPTED
 from likeness.training.metrics import MetricsLog
 from likeness.training.plan import batches, run_key, step_seed
@@ -165,13 +165,13 @@ def test_a_loss_that_is_not_finite_stops_names_the_photos_and_keeps_the_state(tm
 
 def spoil_gradients(monkeypatch, at: set[int]) -> None:
     """Losses stay as they are, but the gradients of these batches (from 1) are not finite."""
-    keep, batch = loop.losses, iter(range(1, 1000))
+    keep, batch = step.losses, iter(range(1, 1000))
 
     def spoiled(train, schedule, predicted, *others):
         found = keep(train, schedule, predicted, *others)
         return found + (0 * predicted.float()).square().sum().sqrt() if next(batch) in at else found
 
-    monkeypatch.setattr(loop, "losses", spoiled)
+    monkeypatch.setattr(step, "losses", spoiled)
 
 
 def assert_the_states_are_finite(folder: Path, step: int) -> None:
@@ -282,9 +282,9 @@ def test_memory_that_runs_out_is_an_error_that_says_what_to_change(tmp_path, bas
     def too_large(*_arguments):
         return torch.empty(2**62, dtype=torch.uint8)
 
-    for part in ("losses", "_validation_losses"):
+    for module, part in ((step, "losses"), (loop, "validation_losses")):
         with monkeypatch.context() as patch:
-            patch.setattr(loop, part, too_large)
+            patch.setattr(module, part, too_large)
             with pytest.raises(LikenessError, match="gradient_checkpointing: true.*batch_size.*resolution below 1024"):
                 dataset, latents = made_up_data(WIDTH)
                 trained(tmp_path / part, base_manifest, (dataset | {"resolution": 1024}, latents))
@@ -326,8 +326,8 @@ def test_the_moving_average_is_what_is_saved(tmp_path, base_manifest):
     name = "lora_unet_mid_block_attentions_0_proj_in.lora_up.weight"
     weight = torch.nn.Parameter(torch.zeros_like(safetensors.torch.load_file(plain.lora(1))[name]))  # where up starts
     mean = EMAModel([weight], decay=0.4)
-    for step in range(1, 11):
-        weight.data = safetensors.torch.load_file(plain.lora(step))[name]
+    for number in range(1, 11):
+        weight.data = safetensors.torch.load_file(plain.lora(number))[name]
         mean.step([weight])
         found = safetensors.torch.load_file(averaged.lora(step))[name]
         assert torch.allclose(found, mean.shadow_params[0], atol=1e-7), step
