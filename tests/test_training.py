@@ -329,8 +329,8 @@ def test_the_moving_average_is_what_is_saved(tmp_path, base_manifest):
     for number in range(1, 11):
         weight.data = safetensors.torch.load_file(plain.lora(number))[name]
         mean.step([weight])
-        found = safetensors.torch.load_file(averaged.lora(step))[name]
-        assert torch.allclose(found, mean.shadow_params[0], atol=1e-7), step
+        found = safetensors.torch.load_file(averaged.lora(number))[name]
+        assert torch.allclose(found, mean.shadow_params[0], atol=1e-7), number
     assert mean.cur_decay_value == 0.4 and not torch.allclose(found, weight, atol=1e-4)
 
 
