@@ -179,8 +179,16 @@ def test_a_models_sentence_loses_what_the_person_is(root, sentence, left):
         ("Photo of ohwx woman. She is at ohwx's desk.", "photo of a woman, she is at a woman's desk"),
         # Another word that holds the trigger is another word, and who names nobody says nothing of her.
         ("ohwxian woman at sea", "ohwxian woman at sea"),
-        ("mrs-ohwx at sea", "mrs-ohwx at sea"),
         ("a woman on a beach", "a woman on a beach"),
+        # However it is written, the trigger goes, and the noun beside it once.
+        ("ohwx_woman, smile, red_dress", "a woman, smile, red_dress"),
+        ("ohwx women at a table", "a woman at a table"),
+        ("ohwx old woman", "a woman"),
+        ("photograph of woman ohwx woman", "photograph of a woman"),
+        ("ohwx woman. She has long blonde hair. She wears a red dress.", "a woman, she wears a red dress"),
+        ("ohwx woman , , smiling", "a woman, smiling"),
+        # Where nothing is left, it is the bare class: an empty caption would say less than that.
+        ("blonde hair", "photo of a woman"),
     ],
 )
 def test_the_class_caption_is_that_of_anybody_on_the_same_picture(root, text, expected):
@@ -192,6 +200,7 @@ def test_the_class_noun_stays_whatever_is_in_it_and_has_the_right_article(root):
     words = identity_words(root / "resources/identity_words.txt")
     assert class_caption("sks old man, smiling", "sks", "old man", words) == "an old man, smiling"
     assert class_caption("photo of a sks actor", "sks", "actor", words) == "photo of an actor"
+    assert class_caption("s+k, smiling", "s+k", "wo\\man", words) == "a wo\\man, smiling"
     assert [bare_class_caption(noun) for noun in ("woman", "old man")] == ["photo of a woman", "photo of an old man"]
 
 

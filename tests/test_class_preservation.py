@@ -101,10 +101,19 @@ def test_the_share_is_kept_over_the_steps_and_every_kind_of_words_is_shown():
     settings = short_settings(preserve_class=1.0, preserve_class_share=0.3)
     drawn = [noise.drawn(settings, number, (4, 4, 2, 2), 1000) for number in range(500)]
     chosen = torch.stack([one["preserved"] for one in drawn])
-    assert int(chosen.sum()) == 0.3 * 2000 and set(chosen.sum(1).tolist()) == {1, 2}
+    assert float(chosen.float().mean()) == pytest.approx(0.3, abs=0.02) and set(chosen.sum(1).tolist()) == {1, 2}
     assert chosen.float().mean(0) == pytest.approx([0.3] * 4, abs=0.06)
     words = torch.cat([one["class_words"] for one in drawn]).bincount() / 2000
     assert words.tolist() == pytest.approx([0.7, 0.15, 0.15], abs=0.03)
+
+
+@pytest.mark.parametrize("sizes", [(4, 1), (1,), (3, 2, 1)], ids=str)
+def test_the_share_is_right_for_steps_of_any_size(sizes):
+    settings = short_settings(preserve_class=1.0, preserve_class_share=0.25)
+    drawn = [noise.drawn(settings, number, (sizes[number % len(sizes)], 4, 2, 2), 1000) for number in range(3000)]
+    for size in sizes:
+        chosen = [one["preserved"].float().mean() for one in drawn if len(one["preserved"]) == size]
+        assert float(torch.stack(chosen).mean()) == pytest.approx(0.25, abs=0.04), size
 
 
 def test_what_is_drawn_for_a_step_is_the_same_with_and_without_it():

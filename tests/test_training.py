@@ -665,5 +665,6 @@ def test_run_key_knows_rank_from_alpha_and_ignores_what_changes_nothing():
     assert key() == key(DATASET | {"heldout": DATASET["images"]}), "validation changes nothing of the LoRA"
     moved = DATASET | {"images": [DATASET["images"][0] | {"face": [0, 0, 0.5, 1]}]}
     assert key() == key(moved) and key(masked_loss=True) != key(moved, masked_loss=True)
+    assert key() == key(preserve_class_share=1.0), "of nothing"
     other_class = DATASET | {"bare_class": {"caption_sha256": "5"}}
     assert key() == key(other_class) and key(preserve_class=1.0) != key(other_class, preserve_class=1.0)

@@ -37,7 +37,7 @@ DARK, BRIGHT = 0.3, 0.75
 DIM = 0.2
 SIDE_LIGHT = 0.35  # reached by 19 of the same faces, each with a shadow over half of it
 
-# Words that a noun without an article may follow when it was a name before: "a photo of ohwx", "ohwx with ohwx's dog".
+# After these words a name needs no article, but the noun in its place does: "a photo of ohwx", "a dog with ohwx".
 TAKES_ARTICLE = PREPOSITIONS | {"with", "and", "like", "as", "is"}
 
 
@@ -83,20 +83,23 @@ def template_caption(
 
 def class_caption(text: str, trigger: str, class_noun: str, words: IdentityWords) -> str:
     """The caption of the same picture if anybody of the class were on it: "ohwx woman, smiling" becomes "a woman,
-    smiling". The trigger goes as a whole word only, with the class noun beside it; what the person is goes as it does
-    from a captioner's captions; what may change stays. A caption without the trigger names nobody, and loses only that.
+    smiling". The trigger goes as a whole word only, with the noun beside it; words for what the person is go as they do
+    from a captioner's captions; what may change stays. Where nothing is left, it is the bare class.
     """
-    person = "classnoun"  # one word, whatever the noun: what is in that is not to go
-    # Of "young woman" the user may write "woman" alone.
-    noun = rf"(?:{re.escape(class_noun)}|{re.escape(class_noun.split()[-1])})"
-    name = rf"{re.escape(trigger)}(?!\w)"
-    named = rf"(?<![\w-])(?:{noun}[\s_-]+{name}|{name}(?:[\s_-]+{noun}(?!\w))?)"
-    found = re.sub(named, person, text, flags=re.IGNORECASE)
+    person = "classnoun"  # one word in the place of the class noun, so that none of its words is taken for a trait
+    nouns = "|".join(map(re.escape, sorted({class_noun, *words.people}, key=len, reverse=True)))
+    name = rf"(?<![^\W_]){re.escape(trigger)}(?![^\W_])"
+    beside = rf"(?:(?<![^\W_])(?:{nouns})[\s_-]+)?{name}(?:[\s_-]+(?:{nouns})(?![^\W_]))?"
+    found = re.sub(beside, person, text, flags=re.IGNORECASE)
     found = without_identity(found, words._replace(people=words.people | {person}))
+    found = re.sub(rf"{person} (?:{nouns})\b", person, found, flags=re.IGNORECASE)  # ohwx old woman
+    parts = [part.strip() for part in found.split(",")]
+    found = ", ".join(part for part in parts if part not in ("", "she", "he", "they"))  # left of "She has long hair."
     # An article where the words in front have none: at the start, after a comma, after a preposition.
     bare = rf"(^|,\s*|\b(?:{'|'.join(sorted(TAKES_ARTICLE))})\s+){person}\b"
     found = re.sub(bare, lambda match: f"{match[1]}a {person}", found, flags=re.IGNORECASE)
-    return re.sub(rf"\ban?\s+{person}", with_article(class_noun), found).replace(person, class_noun)
+    found = re.sub(rf"\ban?\s+{person}", lambda _: with_article(class_noun), found).replace(person, class_noun)
+    return found or bare_class_caption(class_noun)
 
 
 def bare_class_caption(class_noun: str) -> str:

@@ -33,8 +33,10 @@ def planned(captions: Sequence[str], count: int) -> Iterator[Cell]:
 def chosen(captions: Sequence[str], count: int, faults: Callable[[Sequence[Cell]], list[str]]) -> list[Cell]:
     """The first `count` planned pictures without a fault. `faults` draws some, and says what is wrong with each.
 
-    Raises LikenessError if there are too few.
+    Raises LikenessError if there are too few, or no captions.
     """
+    if not captions:
+        raise LikenessError("no training image is left; photos.tsv says why each photo was dropped, add better ones")
     waiting, kept, wrong = planned(captions, count), [], Counter()
     while len(kept) < count:
         cells = list(islice(waiting, count - len(kept)))

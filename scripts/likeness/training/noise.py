@@ -1,6 +1,5 @@
 """Everything random of one optimisation step, drawn on the CPU from the step's own seed, for every device alike."""
 
-import math
 import random
 from collections.abc import Mapping
 
@@ -9,7 +8,8 @@ import torch
 from likeness.training.plan import step_seed
 
 # Of the pictures that the class is preserved on, the share that is shown with the bare class ("photo of a woman"), and
-# with nothing; the others are shown with their own caption without the person. Only what is shown is preserved.
+# with nothing; the others are shown with their own caption without the person. Only what is shown is preserved, and
+# these two are what people draw the class by, and what guidance is measured from.
 BARE_CLASS, NOTHING = 0.15, 0.15
 CLASS_CAPTION, BARE_CLASS_CAPTION, EMPTY_CAPTION = range(3)
 
@@ -30,7 +30,7 @@ def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> 
     times = torch.randint(0, timesteps, shape[:1], generator=generator)
     dropped = torch.rand(shape[0], generator=generator) < train["caption_dropout_rate"]
     flipped = torch.rand(shape[0], generator=generator) < 0.5 * train["flip_aug"]
-    preserved = _preserved(train, step, shape[0], generator)
+    preserved = _preserved(train, shape[0], generator)
     chance = torch.rand(shape[0], generator=generator)
     class_words = (chance < BARE_CLASS + NOTHING).long() + (chance < NOTHING).long()
     return {
@@ -39,13 +39,13 @@ def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> 
     }
 
 
-def _preserved(train: Mapping, step: int, n: int, generator: torch.Generator) -> torch.Tensor:
-    """Which of `n` pictures the class is preserved on, bool (n,): the share that is asked for, evened out over the
-    steps (of steps with one picture, every second one for a share of 0.5)."""
+def _preserved(train: Mapping, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Which of `n` pictures the class is preserved on, bool (n,): the share that is asked for, by chance where it is no
+    whole number of pictures, so that it is right on average for steps of any size."""
     if not train["preserve_class"]:
         return torch.zeros(n, dtype=torch.bool)
     share = train["preserve_class_share"]
-    count = math.floor((step + 1) * n * share) - math.floor(step * n * share)
+    count = torch.floor(n * share + torch.rand((), generator=generator))
     return torch.randperm(n, generator=generator) < count
 
 

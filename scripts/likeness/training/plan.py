@@ -21,6 +21,8 @@ def run_key(train: Mapping, dataset: Mapping, base: Mapping, weights: str, code:
     steps = schedule(train, *sizes(dataset))
     settings = {key: value for key, value in train.items() if key not in NOT_IN_KEY}
     settings["repeats"] = steps["repeats"]
+    if not train["preserve_class"]:
+        del settings["preserve_class_share"]
     if train["lr_scheduler"] not in ("constant", "constant_with_warmup"):
         settings["total_steps"] = steps["total_steps"]
     names = ["name", "sha256", "caption_sha256", "size"] + ["face"] * train["masked_loss"]

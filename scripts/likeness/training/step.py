@@ -38,7 +38,7 @@ def optimisation_step(run: Run, batch: list[int], asked_to_stop: bool) -> tuple[
     drawn = noise.drawn(settings, run.step, run.pictures.shape(batch), run.noise_schedule.config.num_train_timesteps)
     chosen = drawn["preserved"].tolist()
     preserved = [yes and not run.pictures.is_prior(number) for yes, number in zip(chosen, batch, strict=True)]
-    # Over the share that is asked for, not over the pictures that it fell on: of steps of one picture some have none.
+    # Divided by the expected number of preserved pictures, not by the drawn one: a step of one picture may have none.
     preserve_weight = settings["preserve_class"] / (settings["preserve_class_share"] * len(batch))
     seed = step_seed(settings["seed"], run.step)
     torch.manual_seed(seed + processes.number)  # for dropout
@@ -108,7 +108,8 @@ def _losses(
         found = losses(settings, schedule, model_pred, goal, timesteps, mask, base_pred)
         return found * pictures.weights(batch)
 
-    # What is preserved is preserved without dropout, so with it there are two calls; and where memory is scarce.
+    # Preservation must run without dropout, so with dropout there are two calls; with gradient checkpointing too, to
+    # save memory.
     if rows and not settings["dropout"] and not settings["gradient_checkpointing"]:
         with _autocast(run):
             both = _joined(noisy_latents, noisy_latents[rows]), _joined(timesteps, timesteps[rows])
