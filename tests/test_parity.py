@@ -293,7 +293,8 @@ def test_class_preservation(tmp_path, base_manifest, changes):
     if changes.get("batch_size") == 1:
         assert {value == "" for value in measured} == {True, False}
     else:
-        assert measured[0] < 1e-20 < measured[-1], "at first the LoRA changes nothing"
+        numbers = [value for value in measured if value != ""]  # an epoch's last step may have one picture
+        assert numbers[0] < 1e-20 < numbers[-1], "at first the LoRA changes nothing"
 
 
 def test_class_preservation_of_velocity(tmp_path, velocity_manifest):
