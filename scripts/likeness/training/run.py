@@ -61,8 +61,8 @@ def prepared(
     torch.manual_seed(settings["seed"])
     networks = adapters.networks(settings, base, device)
     if settings["compile"]:
-        # With and without the LoRA, with and without gradients, for one caption or two: a block has more graphs than the
-        # 8 after which torch goes on uncompiled.
+        # With and without the LoRA, with and without gradients, for one caption or two: a block has more graphs than
+        # the 8 after which torch goes on uncompiled.
         torch._dynamo.config.recompile_limit = 64
         # reduce-overhead records CUDA graphs: at batch 1 a GPU waits for Python's launches most of the time.
         networks["unet"].model.compile_repeated_blocks(mode="reduce-overhead" if device.type == "cuda" else None)
