@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from likeness.dataset import NO_IMAGE
 from likeness.errors import LikenessError
 from likeness.faces import Detector
 from likeness.provenance import digest
@@ -36,7 +37,7 @@ def chosen(captions: Sequence[str], count: int, faults: Callable[[Sequence[Cell]
     Raises LikenessError if there are too few, or no captions.
     """
     if not captions:
-        raise LikenessError("no training image is left; photos.tsv says why each photo was dropped, add better ones")
+        raise LikenessError(NO_IMAGE)
     waiting, kept, wrong = planned(captions, count), [], Counter()
     while len(kept) < count:
         cells = list(islice(waiting, count - len(kept)))

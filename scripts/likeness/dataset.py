@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from likeness.errors import LikenessError
 
+NO_IMAGE = "no training image is left; photos.tsv says why each photo was dropped, add better ones"
+
 Size = tuple[int, int]  # width and height of a picture in px
 
 
@@ -23,7 +25,7 @@ def schedule(train: Mapping, images: Sequence[Size], regularisation: Sequence[Si
     the subject's. Raises LikenessError if there is no image.
     """
     if not images:
-        raise LikenessError("no training image is left; photos.tsv says why each photo was dropped, add better ones")
+        raise LikenessError(NO_IMAGE)
     batch = train["batch_size"] * train["gradient_accumulation_steps"]
     once = Counter(images) + Counter(list(regularisation[:1]) * len(images))
     repeats, epochs, wanted = train["repeats"], train["epochs"], train["max_train_steps"]
