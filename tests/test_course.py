@@ -18,7 +18,7 @@ def clock(monkeypatch):
 
 def rows(count: int, **more) -> list[dict]:
     """Of steps whose losses are 1, 2, 3 and so on."""
-    row = {"epoch": 1, "lr": 1e-4, "lr_text_encoder": ""} | more
+    row = {"epoch": 1, "lr": 1e-4, "lr_text_encoder": "", "preservation": ""} | more
     return [row | {"step": n, "loss": float(n)} for n in range(1, count + 1)]
 
 
@@ -26,10 +26,10 @@ def test_the_log_gets_a_line_a_minute_with_all_that_the_bar_shows(clock, capsys)
     shown = course.Course(0, 1_000_000)
     for minute_half in range(1, 5):
         clock[0] = 30.0 * minute_half
-        shown.show(rows(60 * minute_half, lr_text_encoder=5e-5), 3 * 2**30)
+        shown.show(rows(60 * minute_half, lr_text_encoder=5e-5, preservation=0.025), 3 * 2**30)
     first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("step"))
     assert first == (
-        "step 120 of 1000000, epoch 1, loss 95.5000, lr 1.00e-04, lr_text_encoder 5.00e-05, memory 3.0 GiB, "
+        "step 120 of 1000000, epoch 1, loss 95.5000, preservation 0.02500, lr 1.00e-04, lr_text_encoder 5.00e-05, memory 3.0 GiB, "
         "2.00 steps/s, 5 days, 18:52:20 left"
     )
     assert second.startswith("step 240 of 1000000, epoch 1, loss 215.5000")
@@ -50,6 +50,7 @@ def test_the_bar_shows_the_same_on_a_terminal(monkeypatch):
     last = terminal.getvalue().split("\r")[-1]
     for part in ("train_lora", "4/10", "epoch=1", "loss=2.5000", "lr=1.00e-04", "memory=1.0 GiB"):
         assert part in last, last
+    assert "preservation" not in last, "no class was preserved"
 
 
 def test_other_processes_are_silent(capsys):
