@@ -22,13 +22,13 @@ class AdamW:
         self.m = [np.zeros_like(a) for a in x]
         self.v = [np.zeros_like(a) for a in x]
 
-    def step(self, gradients: Arrays, lr: float) -> None:
+    def step(self, gradients: Arrays, lr: float | Arrays) -> None:
         self.t += 1
-        for i, g in enumerate(gradients):
+        for i, (g, rate) in enumerate(zip(gradients, np.broadcast_to(lr, len(gradients)), strict=True)):
             self.m[i] = 0.9 * self.m[i] + 0.1 * g
             self.v[i] = 0.999 * self.v[i] + 0.001 * g**2
             mean, spread = self.m[i] / (1 - 0.9**self.t), np.sqrt(self.v[i] / (1 - 0.999**self.t))
-            self.x[i] = self.x[i] - lr * (mean / (spread + 1e-8) + self.decay * self.x[i])
+            self.x[i] = self.x[i] - rate * (mean / (spread + 1e-8) + self.decay * self.x[i])
 
 
 class Adafactor:

@@ -1,5 +1,6 @@
 """A mistake in config.yaml is one readable line with the key's path, before any job starts."""
 
+import re
 import copy
 import shutil
 
@@ -260,3 +261,11 @@ def test_every_key_is_in_the_documentation():
     for name, section in json_schema()["$defs"].items():
         for key in section["properties"]:
             assert f"`{key}`" in documented, f"{name}.{key}"
+
+
+def test_every_key_is_one_whole_row_of_a_table():
+    rows = [line for line in (ROOT / "docs/config.md").read_text().splitlines() if line.startswith("| `")]
+    keys = [key for section in json_schema()["$defs"].values() for key in section["properties"]]
+    assert len(rows) == len(keys) + len(json_schema()["properties"])
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}, "four cells"
+    assert all(row.endswith(" |") for row in rows), "a line's end within a cell ends the table"

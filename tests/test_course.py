@@ -29,8 +29,8 @@ def test_the_log_gets_a_line_a_minute_with_all_that_the_bar_shows(clock, capsys)
         shown.show(rows(60 * minute_half, lr_text_encoder=5e-5, preservation=0.025), 3 * 2**30)
     first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("step"))
     assert first == (
-        "step 120 of 1000000, epoch 1, loss 95.5000, preservation 0.02500, lr 1.00e-04, lr_text_encoder 5.00e-05, memory 3.0 GiB, "
-        "2.00 steps/s, 5 days, 18:52:20 left"
+        "step 120 of 1000000, epoch 1, loss 95.5000, preservation 0.02500, lr 1.00e-04, lr_text_encoder 5.00e-05, "
+        "memory 3.0 GiB, 2.00 steps/s, 5 days, 18:52:20 left"
     )
     assert second.startswith("step 240 of 1000000, epoch 1, loss 215.5000")
     shown.close()

@@ -23,6 +23,8 @@ TRAIN = {
     "preserve_class": 0.0,
     "preserve_class_share": 0.5,
     "masked_prior": 0.0,
+    "dco_beta": None,
+    "timestep_sampling": "uniform",
     "seed": 42,
 }
 TIMES = torch.tensor([0, 10, 500, 999])
@@ -137,6 +139,28 @@ def test_half_of_the_pictures_are_mirrored_when_asked():
     flipped = noise.drawn(TRAIN | {"flip_aug": True}, 7, (1000, 4, 2, 2), 1000)["flipped"].float().mean()
     assert float(flipped) == pytest.approx(0.5, abs=0.05)
     assert not noise.drawn(TRAIN, 7, (1000, 4, 2, 2), 1000)["flipped"].any()
+
+
+def test_timesteps_are_all_alike_or_mostly_the_middle_ones():
+    for sampling, middle in (("uniform", 0.5), ("sigmoid", 0.728)):  # of a normal number, 0.728 lie within log 3
+        times = noise.drawn(TRAIN | {"timestep_sampling": sampling}, 7, (4000, 4, 1, 1), 1000)["timesteps"]
+        assert int(times.min()) >= 0 and int(times.max()) <= 999
+        share = ((times >= 250) & (times < 750)).float().mean()
+        assert float(share) == pytest.approx(middle, abs=0.025)
+
+
+def test_direct_consistency_teaches_less_where_the_lora_is_better_than_the_base():
+    predicted, wanted = pair()
+    predicted.requires_grad_()
+    gradients = []
+    for base_error in (0.0, 1.0, 3.0):  # beside the LoRA's: the base as good, and worse
+        base_pred = wanted + (predicted.detach() - wanted) * (1 + base_error)
+        settings = TRAIN | {"dco_beta": 2.0}
+        loss = losses.losses(settings, schedule(), predicted, wanted, TIMES, base_pred=base_pred).mean()
+        gradients.append(float(torch.autograd.grad(loss, predicted)[0].abs().sum()))
+    plain = losses.losses(TRAIN, schedule(), predicted, wanted, TIMES).mean()
+    assert gradients[0] == pytest.approx(float(torch.autograd.grad(plain, predicted)[0].abs().sum()), rel=1e-5)
+    assert gradients[0] > 2 * gradients[1] > 4 * gradients[2] > 0
 
 
 def test_shuffling_keeps_the_words_and_the_first_parts():

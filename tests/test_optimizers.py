@@ -18,6 +18,8 @@ TRAIN = {
     "lr_scheduler_num_cycles": 3,
     "lr_scheduler_power": 1.0,
     "lr_warmup_steps": 0,
+    "loraplus_lr_ratio": 1.0,
+    "network": "lora",
 }
 STEPS = 30
 
@@ -150,6 +152,25 @@ def test_each_network_learns_at_its_own_rate():
     optimizer.step()
     schedule.step()
     assert optimizers.rates(optimizer) == pytest.approx([0.9e-2, 0.9e-3])
+
+
+def test_loras_second_matrices_may_learn_faster():
+    settings = train(train_text_encoder=True, text_encoder_lr=1e-3, loraplus_lr_ratio=16)
+    names = ("unet", "text_encoder", "unet up", "text_encoder up")
+    parameters = {name: [torch.nn.Parameter(torch.ones(2))] for name in names}
+    assert optimizers.rates(optimizers.optimizer(settings, parameters)) == pytest.approx([1e-2, 1e-3, 16e-2, 16e-3])
+
+
+@pytest.mark.parametrize("network", ["loha", "lokr"])
+def test_a_second_rate_needs_a_second_matrix(network):
+    (sentence,) = optimizers.problems(train(loraplus_lr_ratio=4, network=network))
+    assert sentence == f"loraplus_lr_ratio: network {network} has no second matrix; expected lora or locon"
+
+
+@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam", "Adafactor"])
+def test_a_second_rate_needs_an_optimizer_that_takes_rates(name):
+    (sentence,) = optimizers.problems(train(optimizer=name, learning_rate=1.0, loraplus_lr_ratio=4))
+    assert sentence == f"loraplus_lr_ratio: {name} finds the step sizes itself; expected AdamW, AdamW8bit or Lion"
 
 
 @pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdam"])

@@ -93,6 +93,7 @@ class Reference:
         if s["prior_prediction"]:
             wanted = torch.where(is_prior[:, None, None, None], base_answer, wanted)
         snr = (kept / (1 - kept)).flatten()
+        base_error = (base_answer - wanted) ** 2
         error = (answer - wanted) ** 2
         if s["loss"] == "huber":
             sigma = snr**-0.5
@@ -112,6 +113,9 @@ class Reference:
             outside[~is_prior] /= outside[~is_prior].mean((1, 2, 3), keepdim=True)
             error = error + s["masked_prior"] * outside * (answer - base_answer) ** 2
         each = error.mean((1, 2, 3))
+        if s["dco_beta"]:
+            b, gain = s["dco_beta"], base_error.mean((1, 2, 3)) - each
+            each = -2 / b * torch.log(torch.sigmoid(b * gain))
         if s["min_snr_gamma"]:
             each = each * torch.clamp(snr, max=s["min_snr_gamma"]) / (snr + (self.prediction == "v_prediction"))
         if s["debiased_estimation"]:
@@ -161,7 +165,9 @@ class Reference:
         gradients = torch.autograd.grad(loss, arrays)
         norm = torch.sqrt(sum((g**2).sum() for g in gradients))
         clipped = [(g * min(1.0, 1 / (norm + 1e-6))).numpy() for g in gradients]
-        self.optimizer.step(clipped, self.rate(step, total))
+        rate, ratio = self.rate(step, total), self.settings["loraplus_lr_ratio"]
+        # Names are in pairs, down and up.
+        self.optimizer.step(clipped, rate if ratio == 1 else [rate, ratio * rate] * len(self.modules))
         return parts
 
 
@@ -246,11 +252,14 @@ def test_each_optimizer(tmp_path, base_manifest, optimizer, changes):
         {"noise_offset": 0.1, "multires_noise_iterations": 4},
         {"masked_loss": True},
         {"masked_loss": True, "masked_prior": 0.5},
+        {"dco_beta": 1000.0},
+        {"timestep_sampling": "sigmoid"},
         {"caption_dropout_rate": 0.5},
         {"flip_aug": True, "masked_loss": True},
         {"gradient_accumulation_steps": 3},
         {"gradient_checkpointing": True},
         {"rank": 8, "alpha": 8, "layers": "attention"},
+        {"loraplus_lr_ratio": 4.0},
     ],
     ids=lambda changes: "-".join(changes),
 )

@@ -217,7 +217,7 @@ def test_caption_written_beside_a_photo(project):
     finally:
         text.unlink()
     assert "detect_faces" not in outcome.jobs and outcome.computed["train_lora"] == 2
-    assert outcome.computed["cache_latents"] == 2, "the hidden states of one caption and of its class caption, no picture"
+    assert outcome.computed["cache_latents"] == 2, "the hidden states of a caption and of its class caption, no picture"
 
 
 def test_config_of_another_run(project):

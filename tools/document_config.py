@@ -38,7 +38,8 @@ def table(model: dict) -> str:
         default = "required" if key in required else f"`{json.dumps(schema.get('default'))}`"
         if "$ref" in schema or isinstance(schema.get("default"), dict):
             default = ""
-        rows.append(f"| `{key}` | {kind(schema)} | {default} | {schema.get('description', '')} |")
+        meaning = " ".join(schema.get("description", "").split()).replace("|", "\\|")
+        rows.append(f"| `{key}` | {kind(schema)} | {default} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -118,6 +118,8 @@ class Train(Section):
     """Of the U-Net's LoRA; 1 for DAdaptAdam and Prodigy."""
     train_text_encoder: bool = False
     text_encoder_lr: Annotated[Number, Field(gt=0)] = 5e-5
+    loraplus_lr_ratio: Annotated[Number, Field(ge=1)] = 1.0
+    """LoRA+: the second matrices (lora_up) learn at so many times the rate (kohya's network_args)."""
     lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
     ] = "cosine_with_restarts"
@@ -151,12 +153,17 @@ class Train(Section):
     gradient_accumulation_steps should be a multiple. The result is that of one GPU, but for rounding."""
     deterministic: bool = False
     """On a GPU: the same bytes again, by slower kernels. On a CPU they are the same anyway."""
+    timestep_sampling: Literal["uniform", "sigmoid"] = "uniform"
+    """Which timesteps are trained: all alike, or mostly the middle ones (ai-toolkit's timestep_type: sigmoid)."""
     loss: Literal["l2", "huber"] = "l2"
     huber_c: Annotated[Number, Field(gt=0, le=1)] = 0.1
     huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
     min_snr_gamma: Annotated[Number, Field(gt=0)] | None = None
     debiased_estimation: bool = False
     """Instead of min_snr_gamma."""
+    dco_beta: Annotated[Number, Field(gt=0)] | None = None
+    """Direct consistency optimisation: a picture teaches less, the better the LoRA already is than the base model (its
+    authors' code has 1000)."""
     masked_loss: bool = False
     """What lies outside the head counts a tenth, so that less of the background is learned."""
     masked_prior: Annotated[Number, Field(ge=0)] = 0.0

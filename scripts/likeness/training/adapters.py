@@ -39,6 +39,10 @@ class Network:
         for layer in self.layers:
             yield from (parameter for parameter in layer.parameters() if parameter.requires_grad)
 
+    def up_parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Those of `parameters` that are the second matrix of a LoRA, which starts at zero."""
+        yield from (layer.lora_B[ADAPTER].weight for layer in self.layers)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """The adapter under the file's names, alphas included."""
         found = {}

@@ -108,7 +108,7 @@ def train(
         read = torch.stack([taken.numbers for taken in held]).tolist()
         for taken, (loss, norm, preservation) in zip(held, read, strict=True):
             lr, *others = map(float, taken.rates)
-            rates = {"lr": lr, "lr_text_encoder": others[0] if others else ""}
+            rates = {"lr": lr, "lr_text_encoder": others[0] if settings["train_text_encoder"] else ""}
             losses = {"loss": loss, "preservation": "" if preservation < 0 else preservation}
             run.metrics.append(taken.row | rates | losses | {"gradient_norm": norm})
             photos = {run.pictures.items[number]["name"] for number in taken.batch}

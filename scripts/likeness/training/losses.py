@@ -27,22 +27,34 @@ def losses(
     mask: torch.Tensor | None = None,
     base_pred: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The loss of each picture, (n,) in fp32 at least. `predicted`, `wanted` and `base_pred` are (n, c, h, w), `mask`
-    (n, 1, h, w).
+    """The loss of each picture, (n,) in fp32 at least. `predicted`, `wanted` and `base_pred`, what the base model
+    predicts, are (n, c, h, w), `mask` (n, 1, h, w). The base's is needed by dco_beta and masked_prior.
 
-    The mask's weights are brought to a mean of 1 per picture, so that a small face does not learn more slowly. With
-    `base_pred`, what the base model predicts, train.masked_prior times the error against that is added, weighted by
-    what the mask leaves out and brought to a mean of 1 too: OneTrainer's masked prior preservation (modules/util/loss/
-    masked_loss.py, normalised), ai-toolkit's inverted_mask_prior. A picture without a face has no outside.
+    The mask's weights are brought to a mean of 1 per picture, so that a small face does not learn more slowly.
+
+    train.dco_beta: direct consistency optimisation, -log sigmoid(-beta (error - the base's error)) (Lee et al. 2024,
+    arXiv:2402.12004), times 2 / beta, so that the gradient starts as that of the plain error.
+
+    train.masked_prior times the error against the base's answer is added, weighted by what the mask leaves out and
+    brought to a mean of 1 too: OneTrainer's masked prior preservation (modules/util/loss/masked_loss.py, normalised),
+    ai-toolkit's inverted_mask_prior. A picture without a face has no outside.
     """
     wide = torch.promote_types(predicted.dtype, torch.float32)
-    error = _error(train, schedule, predicted.to(wide) - wanted.to(wide), timesteps)
-    if mask is not None:
-        error = error * _mean_of_one(mask.to(wide))
-    if base_pred is not None:
-        prior = _error(train, schedule, predicted.to(wide) - base_pred.to(wide), timesteps)
-        error = error + train["masked_prior"] * prior * _mean_of_one(1 - mask.to(wide))
-    return error.mean((1, 2, 3)) * timestep_weights(train, schedule, timesteps).to(wide)
+    weights = timestep_weights(train, schedule, timesteps).to(wide)
+
+    def mean_error(answer: torch.Tensor, goal: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
+        error = _error(train, schedule, answer.to(wide) - goal.to(wide), timesteps)
+        if counted is not None:
+            error = error * _mean_of_one(counted.to(wide))
+        return error.mean((1, 2, 3)) * weights
+
+    loss = mean_error(predicted, wanted, mask)
+    if beta := train["dco_beta"]:
+        gain = mean_error(base_pred, wanted, mask) - loss
+        loss = -2 / beta * torch.nn.functional.logsigmoid(beta * gain)
+    if train["masked_prior"]:
+        loss = loss + train["masked_prior"] * mean_error(predicted, base_pred, 1 - mask)
+    return loss
 
 
 def preservation(class_pred: torch.Tensor, base_pred: torch.Tensor) -> torch.Tensor:

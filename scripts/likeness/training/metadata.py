@@ -81,12 +81,13 @@ def lora_metadata(name: str, train: dict, steps: dict, dataset: dict, base: dict
 
 
 def _network_args(train: dict) -> dict[str, str]:
+    more = {} if train["loraplus_lr_ratio"] == 1 else {"loraplus_lr_ratio": f"{train['loraplus_lr_ratio']:g}"}
     match train["network"]:
         case "lora":
-            return {}
+            return more
         case "locon":
-            return {"conv_dim": str(train["conv_rank"]), "conv_alpha": f"{train['conv_alpha']:g}"}
+            return {"conv_dim": str(train["conv_rank"]), "conv_alpha": f"{train['conv_alpha']:g}"} | more
         case "dora":
-            return {"algo": "lora", "dora_wd": "True"}
+            return {"algo": "lora", "dora_wd": "True"} | more
         case kind:
             return {"algo": kind}

@@ -27,7 +27,7 @@ def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> 
         noise += train["noise_offset"] * torch.randn(*shape[:2], 1, 1, generator=generator)
     if train["multires_noise_iterations"]:
         noise = _multires(noise, train["multires_noise_iterations"], train["multires_noise_discount"], generator)
-    times = torch.randint(0, timesteps, shape[:1], generator=generator)
+    times = _timesteps(train["timestep_sampling"], shape[0], timesteps, generator)
     dropped = torch.rand(shape[0], generator=generator) < train["caption_dropout_rate"]
     flipped = torch.rand(shape[0], generator=generator) < 0.5 * train["flip_aug"]
     preserved = _preserved(train, shape[0], generator)
@@ -37,6 +37,14 @@ def drawn(train: Mapping, step: int, shape: tuple[int, ...], timesteps: int) -> 
         **{"posterior": posterior, "noise": noise, "timesteps": times, "dropped": dropped, "flipped": flipped},
         **{"preserved": preserved, "class_words": class_words},
     }
+
+
+def _timesteps(sampling: str, n: int, timesteps: int, generator: torch.Generator) -> torch.Tensor:
+    """int64 (n,), below `timesteps`: all alike, or mostly those in the middle, by the sigmoid of normal numbers (Esser
+    et al. 2024, arXiv:2403.03206, 3.1; ai-toolkit's timestep_type sigmoid)."""
+    if sampling == "uniform":
+        return torch.randint(0, timesteps, (n,), generator=generator)
+    return (torch.sigmoid(torch.randn(n, generator=generator)) * timesteps).long().clamp(max=timesteps - 1)
 
 
 def _preserved(train: Mapping, n: int, generator: torch.Generator) -> torch.Tensor:

@@ -84,6 +84,11 @@ def problems(train: Mapping) -> list[str]:
         ]
         if len(set(rates.values())) > 1:
             found.append(f"text_encoder_lr: {name} has one step size for all; write the same as learning_rate")
+    if train["loraplus_lr_ratio"] != 1:
+        if train["network"] in ("loha", "lokr"):
+            found.append(f"loraplus_lr_ratio: network {train['network']} has no second matrix; expected lora or locon")
+        if kind.adaptive or _relative_step(train):
+            found.append(f"loraplus_lr_ratio: {name} finds the step sizes itself; expected AdamW, AdamW8bit or Lion")
     if _relative_step(train) and train["lr_scheduler"] != "constant":
         found.append(
             f"lr_scheduler: {train['lr_scheduler']} with Adafactor's relative_step, which is a schedule itself; write "
@@ -95,16 +100,15 @@ def problems(train: Mapping) -> list[str]:
 
 
 def optimizer(train: Mapping, parameters: Mapping[str, list]):
-    """The torch optimizer for parameters (network -> list), each network at its own rate.
+    """The torch optimizer for `parameters`: a list for "unet", and for "text_encoder" where it is trained, each at its
+    own rate; with LoRA+ also for "unet up" and "text_encoder up", the second matrices (Hayou et al. 2024,
+    arXiv:2402.12354).
 
     Raises LikenessError if the package is not installed, or refuses an argument's value.
     """
     name = train["optimizer"]
     kind = OPTIMIZERS[name]
-    groups = [
-        {"params": params, "lr": train["learning_rate"] if network == "unet" else train["text_encoder_lr"]}
-        for network, params in parameters.items()
-    ]
+    groups = [{"params": params, "lr": _learning_rate(train, group)} for group, params in parameters.items()]
     arguments = {**kind.defaults, **train["optimizer_args"]}
     if name == "AdamW":
         # One pass over all numbers: measured on a CPU, 2.3 times foreach's speed, in less memory (docs/training.md).
@@ -128,6 +132,12 @@ def optimizer(train: Mapping, parameters: Mapping[str, list]):
         for group in made.param_groups:
             group["lr"] = 0.0  # not read, but torch's schedules want a number
     return made
+
+
+def _learning_rate(train: Mapping, group: str) -> float:
+    network, _, up = group.partition(" ")
+    rate = train["learning_rate"] if network == "unet" else train["text_encoder_lr"]
+    return rate * train["loraplus_lr_ratio"] if up else rate
 
 
 def lr_scheduler(train: Mapping, optimizer, total: int):

@@ -75,13 +75,8 @@ def prepared(
             _checkpoint_gradients(encoder)
     if shuffles and not encoders:
         encoders = [encoder.to(device) for encoder in load_text_encoders(base, DTYPES[settings["precision"]])]
-    parameters = {"unet": list(networks["unet"].parameters())}
-    if settings["train_text_encoder"]:
-        parameters["text_encoder"] = [
-            p for name, network in networks.items() if name != "unet" for p in network.parameters()
-        ]
-    optimizer = optimizers.optimizer(settings, parameters)
-    average = [p.detach().clone() for group in parameters.values() for p in group] if settings["ema_decay"] else None
+    optimizer = optimizers.optimizer(settings, _parameter_groups(settings, networks))
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     unchanged = settings | {"flip_aug": False, "shuffle_caption": False, "caption_dropout_rate": 0.0}
     heldout = {"images": dataset["heldout"], "regularisation": []}
     heldout_latents = {"images": latents["heldout"], "regularisation": {}}
@@ -96,9 +91,21 @@ def prepared(
         optimizer=optimizer,
         lr_scheduler=optimizers.lr_scheduler(settings, optimizer, total),
         scaler=torch.amp.GradScaler(device.type, enabled=settings["precision"] == "fp16"),
-        average=average,
+        average=[p.detach().clone() for p in trained] if settings["ema_decay"] else None,
         processes=processes,
     )
+
+
+def _parameter_groups(settings: dict, networks: Mapping[str, Network]) -> dict[str, list[torch.nn.Parameter]]:
+    """What is trained, by the names of optimizers.optimizer."""
+    encoders = [network for name, network in networks.items() if name != "unet"]
+    parts = {"unet": [networks["unet"]], "text_encoder": encoders} if encoders else {"unet": [networks["unet"]]}
+    groups = {part: [p for network in made for p in network.parameters()] for part, made in parts.items()}
+    if settings["loraplus_lr_ratio"] == 1:
+        return groups
+    ups = {f"{part} up": [p for network in made for p in network.up_parameters()] for part, made in parts.items()}
+    apart = {id(p) for group in ups.values() for p in group}
+    return {part: [p for p in group if id(p) not in apart] for part, group in groups.items()} | ups
 
 
 def _checkpoint_gradients(encoder: torch.nn.Module) -> None:

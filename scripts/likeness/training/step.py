@@ -94,11 +94,14 @@ def _losses(
         return _read_class(run, [batch[row] for row in rows], drawn["class_words"][rows])
 
     every, base_pred = list(range(len(batch))), None
-    if settings["masked_prior"]:
+    if settings["masked_prior"] or settings["dco_beta"]:
         base_pred = _base_pred(run, noisy_latents, timesteps, lambda: read(every))
     priors = [place for place in every if pictures.is_prior(batch[place])] if settings["prior_prediction"] else []
     if priors:
-        taught = _base_pred(run, noisy_latents[priors], timesteps[priors], lambda: read(priors))
+        if base_pred is None:
+            taught = _base_pred(run, noisy_latents[priors], timesteps[priors], lambda: read(priors))
+        else:
+            taught = base_pred[priors]
         goal = goal.index_copy(0, torch.tensor(priors, device=goal.device), taught.to(goal.dtype))
     if rows:
         base_class_pred = _base_pred(run, noisy_latents[rows], timesteps[rows], read_class)
