@@ -1,7 +1,7 @@
 """A mistake in config.yaml is one readable line with the key's path, before any job starts."""
 
-import re
 import copy
+import re
 import shutil
 
 import pytest
