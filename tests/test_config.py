@@ -92,6 +92,11 @@ MISTAKES = {
         {"train": {"network_weights": "gone.safetensors"}},
         "runs.portrait.train.network_weights: no file 'gone.safetensors'",
     ),
+    "answers to photos that nobody has": (
+        ["runs", "portrait"],
+        {"train": {"prior_prediction": True}},
+        "runs.portrait.train.prior_prediction: no subject has regularisation photos",
+    ),
     "rate of AdamW with Prodigy": (
         ["runs", "portrait"],
         {"train": {"optimizer": "Prodigy"}},

@@ -7,7 +7,7 @@ adding a key here reruns nothing.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -331,7 +331,7 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     if config:
         runs, more = _runs(config, roots)
         subjects, others = _subjects(config, roots, within_job)
-        problems += more + others
+        problems += more + others + _without_use(runs, config.subjects)
         if (weights := config.upscale.weights) and not _is_file(weights, roots):
             problems.append(
                 f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
@@ -385,6 +385,18 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
         if start and not _is_file(start, roots):
             problems.append(f"runs.{name}.train.network_weights: no file {start!r}; expected a LoRA's file")
     return runs, problems
+
+
+def _without_use(runs: Mapping[str, Mapping], subjects: Mapping[str, Subject]) -> list[str]:
+    """What a run asks of regularisation photos that no subject has."""
+    if any(subject.regularisation for subject in subjects.values()):
+        return []
+    return [
+        f"runs.{name}.train.prior_prediction: no subject has regularisation photos; give one a folder, or write "
+        f"regularisation: {GENERATE}"
+        for name, run in runs.items()
+        if run["train"].get("prior_prediction")
+    ]
 
 
 def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict, list[str]]:
