@@ -1,13 +1,30 @@
 # From a folder of photos of one person to the LoRA that looks most like them: snakemake --cores all
+import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
+sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
+from likeness.config import check_yaml
+from likeness.errors import LikenessError
 
 # The working directory's config.yaml, or the demonstration's where there is none.
-configfile: "config.yaml" if Path("config.yaml").exists() else Path(workflow.basedir, "config.yaml")
+CONFIG_FILE = (
+    Path("config.yaml")
+    if Path("config.yaml").exists()
+    else Path(workflow.basedir, "config.yaml")
+)
+try:
+    for file in (CONFIG_FILE, *workflow.config_settings.configfiles):
+        check_yaml(Path(file))
+except (LikenessError, OSError) as mistake:
+    raise WorkflowError(str(mistake)) from None
+
+
+configfile: CONFIG_FILE
 
 
 report: "rules/captions/workflow.rst"

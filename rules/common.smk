@@ -4,16 +4,20 @@ import json
 import os
 import shutil
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
-from likeness.config import GENERATE, checked_config, not_files, photo_files
+from likeness.config import (
+    GENERATE,
+    checked_config,
+    not_files,
+    photo_files,
+    without_effect,
+)
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
@@ -53,10 +57,22 @@ ALL_CORES = CORES or 8
 GPUS = workflow.global_resources["gpu"].value if CORES else 1
 CORES_PER_GPU = max(1, ALL_CORES // max(1, GPUS))
 
+# Subjects and runs of a --configfile are all there are: whoever names their own does not mean the demonstration's too.
+# Snakemake would merge them with those of config.yaml.
+config |= {
+    key: value
+    for key, value in workflow.config_settings.overwrite_config.items()
+    if key in ("subjects", "runs")
+}
+
+written = config
 try:
     config = checked_config(config, ROOTS, within_job=not workflow.is_main_process)
 except LikenessError as mistakes:
     raise WorkflowError(str(mistakes)) from None
+if workflow.is_main_process:
+    for sentence in without_effect(written, config):
+        logger.warning(f"config: {sentence}")
 
 
 def lock_of_the_living():

@@ -38,6 +38,38 @@ def test_dry_run_shows_the_whole_way(project):
     assert set(jobs) >= STAGES and jobs["sample_checkpoint"] == "3"
 
 
+def test_a_configfile_of_ones_own_trains_nobody_of_another(project, tmp_path):
+    """Its subjects and runs are all there are; other settings are those of config.yaml where it is silent."""
+    own = {"subjects": {"mine": CONFIG["subjects"]["ava"]}, "runs": {"first": {}, "second": {}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    done = call(SNAKEMAKE, "-n", "--configfile", tmp_path / "mine.yaml", cwd=project.folder)
+    planned = set(re.findall(r"^Job \d+: (\w+/\w+): train the LoRA", done.stdout + done.stderr, re.M))
+    assert planned == {"mine/first", "mine/second"}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("resolution: [64\nsample: {}\n", "config.yaml, line 2: while parsing a flow sequence, expected ',' or ']'"),
+        ("resolution: 64\n\tsample: {}\n", "config.yaml, line 2: while scanning for the next token, found character"),
+        ("sample:\n  steps: 2\n  steps: 3\n", "config.yaml, line 3: steps stands there twice, first in line 2"),
+    ],
+)
+def test_a_slip_in_yaml_is_told_by_its_line(project, tmp_path, text, said):
+    (tmp_path / "config.yaml").write_text(text)
+    done = call(SNAKEMAKE, "-n", "--snakefile", project.folder / "Snakefile", "--directory", tmp_path, cwd=tmp_path)
+    told = done.stdout + done.stderr
+    assert done.returncode != 0 and said in told and "Traceback" not in told, told
+
+
+def test_a_setting_without_effect_is_said_once(project, tmp_path):
+    (tmp_path / "more.yaml").write_text("train: {text_encoder_lr: 0.001}\n")
+    done = call(SNAKEMAKE, "-n", "--configfile", tmp_path / "more.yaml", cwd=project.folder)
+    assert done.returncode == 0
+    said = "config: train.text_encoder_lr has no effect without train_text_encoder: true"
+    assert (done.stdout + done.stderr).count(said) == 1
+
+
 def test_from_an_activated_environment(project):
     done = call(
         "snakemake",

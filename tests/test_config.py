@@ -1,13 +1,24 @@
 """A mistake in config.yaml is one readable line with the key's path, before any job starts."""
 
 import copy
+import json
+import random
 import re
 import shutil
+import time
 
 import pytest
 import yaml
 
-from likeness.config import checked_config, json_schema
+from likeness.config import (
+    NEEDED,
+    RESERVED_RUNS,
+    RESERVED_SUBJECTS,
+    Train,
+    checked_config,
+    json_schema,
+    without_effect,
+)
 from likeness.errors import LikenessError
 from project import CONFIG, ROOT
 
@@ -112,7 +123,55 @@ MISTAKES = {
         {"train": {"min_snr_gamma": 5, "debiased_estimation": True}},
         "runs.portrait.train: debiased_estimation and min_snr_gamma are two weights for one thing",
     ),
-    "unknown key of a run": (["runs", "portrait"], {"train": {"rnak": 4}}, "runs.portrait.train.rnak: unknown key"),
+    "unknown key of a run": (
+        ["runs", "portrait"],
+        {"train": {"rnak": 4}},
+        "runs.portrait.train.rnak: unknown key; did you mean rank?",
+    ),
+    "misspelt section": (["smaple"], {}, "smaple: unknown key; did you mean sample?"),
+    "misspelt key of a section": (
+        ["select"],
+        {"laek_limit": 0.4},
+        "select.laek_limit: unknown key; did you mean leak_",
+    ),
+    "misspelt key of a subject": (["subjects", "ava", "tigger"], "x", "subjects.ava.tigger: unknown key; did you mean"),
+    "key that is like no other": (["sample", "xyz"], 1, "sample.xyz: unknown key; see docs/config.md"),
+    "attribute of the subject": (["sample", "prompts"], ["{subject.x}"], "sample: prompt '{subject.x}' has a brace"),
+    "item of the subject": (["sample", "prompts"], ["{subject[a]}"], "sample: prompt '{subject[a]}' has a brace"),
+    "padded subject": (["sample", "prompts"], ["{subject:>99999999999}"], "sample: prompt '{subject:>"),
+    "doubled braces": (["sample", "prompts"], ["{{subject}}"], "sample: prompt '{{subject}}' lacks {subject}"),
+    "open brace": (["sample", "prompts"], ["{subject} {"], "sample: prompt '{subject} {' has a brace"),
+    "seed that no table holds": (["sample", "seeds"], [2**64], "sample.seeds.0: found 18446744073709551616; expected"),
+    "seed of a training": (["train", "seed"], 2**63, "train.seed: found 9223372036854775808; expected less than"),
+    "the same seed twice": (["sample", "seeds"], [7, 7], "sample: seed 7 stands there twice"),
+    "the same weight twice": (["sample", "weights"], [1, 1.0], "sample: weight 1.0 stands there twice"),
+    "no number at all": (["train", "learning_rate"], float("nan"), "train.learning_rate: found nan; expected a finite"),
+    "endless weight": (["train", "preserve_class"], float("inf"), "train.preserve_class: found inf; expected a finite"),
+    "rate of another world": (["train", "learning_rate"], 1e308, "train.learning_rate: found 1e+308; expected less"),
+    "rank beyond the layers": (["train", "rank"], 4096, "train.rank: found 4096; expected less than or equal to 1280"),
+    "more steps than there is time": (["train", "max_train_steps"], 10**12, "train.max_train_steps: found"),
+    "trigger with NUL": (["subjects", "ava", "trigger"], "oh\0wx", "subjects.ava.trigger: has the sign '\\x00', which"),
+    "half a sign": (["sample", "prompts"], ["{subject} \ud800"], "sample.prompts.0: has the sign '\\ud800', which is"),
+    "half a sign in a key": (["run\ud800"], 1, "'run\\ud800': has the sign '\\ud800', which is no text"),
+    "trigger with a brace": (["subjects", "ava", "trigger"], "{x}", "subjects.ava.trigger: found '{x}'"),
+    "endless path": (["subjects", "ava", "photos"], "x" * 300, "subjects.ava.photos: no folder 'xxx"),
+    "endless text": (["base_model"], "x" * 5000, "base_model: has 5000 letters; expected at most 4000"),
+    "run in a folder of the workflow": (["runs"], {"Crops": {}}, "runs.Crops: results/{subject}/crops is a folder of"),
+    "subject in a folder of the workflow": (
+        ["subjects"],
+        {"clip": CONFIG["subjects"]["ava"]},
+        "subjects.clip: results/clip is a folder of the workflow's own; choose another name",
+    ),
+    "warm-up of a constant rate": (
+        ["train"],
+        {"lr_scheduler": "constant", "lr_warmup_steps": 5},
+        "train: lr_warmup_steps: constant has no warm-up; write lr_scheduler: constant_with_warmup",
+    ),
+    "warm-up without an end": (
+        ["train"],
+        {"max_train_steps": 50, "lr_warmup_steps": 50},
+        "train: lr_warmup_steps: 50 of 50 steps, so the full rate is never reached",
+    ),
 }
 
 
@@ -254,6 +313,94 @@ def test_numbers_may_be_written_as_kohyas_users_write_them(roots):
     train = checked_config(config, roots)["train"]
     assert train["learning_rate"] == 0.0001
     assert train["optimizer_args"] == {"eps": 1e-8, "betas": [0.9, 0.99]}
+
+
+def test_an_empty_section_has_its_defaults(roots):
+    empty = CONFIG | {"train": None, "select": None, "runs": {"portrait": None, "other": {"train": None}}}
+    full = CONFIG | {"train": {}, "select": {}, "runs": {"portrait": {}, "other": {}}}
+    assert checked_config(copy.deepcopy(empty), roots) == checked_config(copy.deepcopy(full), roots)
+
+
+def test_a_prompt_of_several_lines_is_one(roots):
+    config = mistaken(["sample", "prompts"], ["photo of\n  {subject}\n"])
+    assert checked_config(config, roots)["sample"]["prompts"] == ["photo of {subject}"]
+
+
+def test_no_name_is_free_that_a_rule_writes_to():
+    rules = "".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])
+    of_results = set(re.findall(r"results/([a-z_]+)/", rules))
+    assert of_results == RESERVED_SUBJECTS
+    of_subjects = set(re.findall(r'directory\("results/{subject}/([a-z_]+)"\)', rules))
+    assert of_subjects == RESERVED_RUNS
+
+
+def test_what_does_nothing_is_said(roots):
+    def sentences(train: dict, **runs: dict) -> list[str]:
+        config = CONFIG | {"train": train, "runs": runs or {"portrait": {}}}
+        return without_effect(config, checked_config(copy.deepcopy(config), roots))
+
+    assert sentences({}) == []
+    assert sentences({"text_encoder_lr": 1e-5}) == [
+        "train.text_encoder_lr has no effect without train_text_encoder: true"
+    ]
+    trained = {"train": {"train_text_encoder": True}}
+    assert sentences({"text_encoder_lr": 1e-5}, portrait={}, other=trained) == [], "it has one in a run"
+    assert sentences({}, portrait={"train": {"huber_c": 0.2}}, other={"train": {"loss": "huber"}}) == [
+        "train.huber_c has no effect without loss: huber"
+    ]
+    for key, (needed, _) in NEEDED.items():
+        written = {"preserve_class": 0, "lr_scheduler": "linear", key: Train.model_fields[key].default}
+        assert sentences(written) == [f"train.{key} has no effect without {needed}"]
+
+
+# What a hand slips into a YAML file.
+SLIPS = (
+    *(None, "", " ", 0, -1, 1, 2.5, -0.0, True, False, [], {}, [None], [[]], {"a": 1}, [1, 1], ["a", "a"]),
+    *(2**31, 2**63, 2**64, 10**400, 1e308, 1e-320, float("inf"), float("nan"), "1e999", "1e-4"),
+    *("{subject}", "{subject.x}", "{subject[a]}", "{{subject}}", "{class_noun!z}", "{subject:>10}", "{", "}"),
+    *("\ud800", "a\0b", "a\nb", "../..", "/", "~", "-", "- a", "x" * 300, "x" * 5000, "é", "日本", "image", "clip"),
+)
+
+
+SCHEMA = json_schema()
+
+
+def slipped(config: dict, chance: random.Random) -> dict:
+    """The configuration with one to three values, or a whole section, replaced, added or misspelt."""
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        inner, schema = config, SCHEMA
+        if chance.random() < 0.7:
+            name = chance.choice(("train", "sample", "select", "crop", "curate", "caption", "upscale"))
+            if not isinstance(inner.setdefault(name, {}), dict):
+                continue
+            inner, schema = inner[name], schema["$defs"][name.capitalize()]
+        elif chance.random() < 0.5 and isinstance(inner.get("subjects"), dict) and inner["subjects"]:
+            name = chance.choice(list(inner["subjects"]))
+            if not isinstance(inner["subjects"][name], dict):
+                continue
+            inner, schema = inner["subjects"][name], schema["$defs"]["Subject"]
+        key = chance.choice(list(schema["properties"]))
+        if chance.random() < 0.1:
+            key = key[1:] + key[:1]
+        inner[key] = copy.deepcopy(chance.choice(SLIPS))
+    return config
+
+
+def test_a_thousand_slips_end_in_readable_lines_or_in_a_configuration(roots):
+    chance, refused = random.Random(18), 0
+    for _ in range(1000):
+        config = slipped(copy.deepcopy(CONFIG), chance)
+        began = time.process_time()
+        try:
+            whole = checked_config(copy.deepcopy(config), roots)
+            json.dumps(whole, allow_nan=False).encode()
+        except LikenessError as error:
+            refused += 1
+            lines = str(error).splitlines()
+            str(error).encode()
+            assert lines[0] == "config:" and all(line.startswith("  ") and len(line) < 6000 for line in lines[1:])
+        assert time.process_time() - began < 2, config
+    assert 500 < refused < 1000
 
 
 def test_the_shipped_configuration_is_right():

@@ -626,6 +626,12 @@ def test_adafactors_rate_is_known_without_waiting_for_the_device():
     assert [float(rate) for rate in rates] == pytest.approx([2.0 * 1e-2]), "that of the largest parameter"
 
 
+def test_a_warm_up_that_never_ends_is_refused_before_anything_is_loaded(tmp_path, base_manifest):
+    settings = {"max_train_steps": None, "epochs": 2, "repeats": 1, "lr_warmup_steps": 40}
+    with pytest.raises(LikenessError, match="lr_warmup_steps: 40 of 6 steps, so the full rate is never reached"):
+        trained(tmp_path, base_manifest, lr_scheduler="cosine", **settings)
+
+
 def test_regularisation_photos_come_as_often_as_the_subjects():
     train = short_settings(batch_size=4)
     shown = [

@@ -7,16 +7,23 @@ adding a key here reruns nothing.
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from likeness.errors import LikenessError
 from likeness.suffixes import PHOTO_SUFFIXES
 from likeness.training.optimizers import problems
 
+MAX_TEXT = 4000  # letters; a path may have 4096 bytes
+# Folders of their own in results/, and in results/{subject}/.
+RESERVED_SUBJECTS = frozenset({"clip", "logs", "models"})
+RESERVED_RUNS = frozenset({"captions", "class_pictures", "crops", "image", "reg", "upscaled"})
 GENERATE = "generate"  # in the place of a folder of regularisation photos: the base model draws them
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]  # part of file names, of A1111's <lora:...>
@@ -30,18 +37,27 @@ def _number(written: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+# What is larger is a slip of the hand: it ends in no run, but in hours, in all of the memory, or in an overflow.
+Count = Annotated[int, Field(gt=0, le=10_000)]
+Steps = Annotated[int, Field(gt=0, le=10_000_000)]
+Pixels = Annotated[int, Field(gt=0, le=8192)]
+Rank = Annotated[int, Field(gt=0, le=1280)]  # as wide as the widest layers: a higher rank can say no more
+Rate = Annotated[Number, Field(gt=0, le=10)]
+Weight = Annotated[Number, Field(ge=0, le=10_000)]
+Prompt = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # a table's column holds no more
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Subject(Section):
     photos: str
     """Folder of photos of one person; relative to the working directory, else to the Snakefile."""
-    trigger: Annotated[str, Field(pattern=r"^[^\s/]+$")]
+    trigger: Annotated[str, Field(pattern=r"^[^\s/{}]+$", max_length=64)]
     """The word that calls the person: rare, and not their name."""
-    class_noun: Annotated[str, Field(pattern=r"^[^/]+$")]
+    class_noun: Annotated[str, Field(pattern=r"^[^/{}]+$", max_length=64)]
     """What the base model calls such a person: woman, man, person."""
     consent: Literal["self", "written", "synthetic"]
     """Who agreed to this likeness: self (it is you), written (you hold it in writing), synthetic (nobody exists)."""
@@ -51,13 +67,13 @@ class Subject(Section):
     """Pictures of other people of the class, shown as often as the subject's (kohya's reg_data_dir): the class keeps
     its looks. A folder of photos, captioned by the .txt beside each, else by the class noun. Or generate: the base
     model draws them, from the training captions without the person; a folder of that name is ./generate."""
-    regularisation_images: Annotated[int, Field(gt=0)] = 100
+    regularisation_images: Count = 100
     """How many of them generate draws; 100 as in diffusers' DreamBooth, five of each of 20 captions. The fewer there
     are, the more often each is shown."""
 
 
 class Curate(Section):
-    min_face: Annotated[int, Field(gt=0)] = 64
+    min_face: Pixels = 64
     """Smallest face width in px that is trained on; Real-ESRGAN keeps a face's identity from about 64 px on."""
     same_person: Fraction = 0.45
     """Lowest SFace similarity to the subject's other photos; what it costs: docs/faces.md."""
@@ -65,7 +81,7 @@ class Curate(Section):
     """Perceptual-hash distance up to which two photos count as the same picture."""
     held_out: Annotated[Number, Field(ge=0, le=0.5)] = 0.2
     """Share of the photos set apart for judging (at least 3)."""
-    min_photos: Annotated[int, Field(ge=1)] = 5
+    min_photos: Count = 5
     """Fewer photos than this left to train on is an error."""
 
 
@@ -79,7 +95,7 @@ class Crop(Section):
 class Upscale(Section):
     weights: Annotated[str, Field(min_length=1)] | None = None
     """A .pth or .safetensors of your own for the network of RealESRGAN_x4plus; empty: those weights."""
-    tile: Annotated[int, Field(ge=32)] = 256
+    tile: Annotated[int, Field(ge=32, le=8192)] = 256
     """Real-ESRGAN works in tiles of this many px: smaller needs less memory."""
     min_similarity: Fraction = 0.6
     """SFace similarity before and after; below, the Lanczos version is used."""
@@ -98,11 +114,11 @@ class Train(Section):
     network: Literal["lora", "locon", "dora", "loha", "lokr"] = "lora"
     """LoRA; LoCon, with the convolutions too; LoHa; LoKr; DoRA, with magnitudes, which every program reads differently:
     only here does it draw as it was trained."""
-    rank: Annotated[int, Field(gt=0)] = 128
+    rank: Rank = 128
     """kohya's network_dim."""
     alpha: Annotated[Number, Field(gt=0)] = 64
     """kohya's network_alpha: the LoRA counts alpha / rank."""
-    conv_rank: Annotated[int, Field(gt=0)] = 8
+    conv_rank: Rank = 8
     """Rank of LoCon's 3x3 convolutions (kohya's conv_dim)."""
     conv_alpha: Annotated[Number, Field(gt=0)] = 4
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
@@ -114,28 +130,28 @@ class Train(Section):
     optimizer: Literal["AdamW", "AdamW8bit", "Adafactor", "DAdaptAdam", "Prodigy", "Lion"] = "AdamW"
     optimizer_args: dict[str, bool | int | Number | list[Number]] = {}
     """As in kohya: {weight_decay: 0.01, betas: [0.9, 0.99], relative_step: false, ...}."""
-    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    learning_rate: Rate = 1e-4
     """Of the U-Net's LoRA; 1 for DAdaptAdam and Prodigy."""
     train_text_encoder: bool = False
-    text_encoder_lr: Annotated[Number, Field(gt=0)] = 5e-5
-    loraplus_lr_ratio: Annotated[Number, Field(ge=1)] = 1.0
+    text_encoder_lr: Rate = 5e-5
+    loraplus_lr_ratio: Annotated[Number, Field(ge=1, le=1000)] = 1.0
     """LoRA+: the second matrices (lora_up) learn at so many times the rate (kohya's network_args)."""
     lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
     ] = "cosine_with_restarts"
-    lr_scheduler_num_cycles: Annotated[int, Field(gt=0)] = 3
-    lr_scheduler_power: Annotated[Number, Field(gt=0)] = 1.0
+    lr_scheduler_num_cycles: Count = 3
+    lr_scheduler_power: Annotated[Number, Field(gt=0, le=100)] = 1.0
     """Of polynomial."""
-    lr_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    max_train_steps: Annotated[int, Field(gt=0)] | None = None
+    lr_warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    max_train_steps: Steps | None = None
     """Optimisation steps in all. Of these three, two give the third; without any, 2000 steps in 10 epochs."""
-    epochs: Annotated[int, Field(gt=0)] | None = None
-    repeats: Annotated[int, Field(gt=0)] | None = None
+    epochs: Count | None = None
+    repeats: Count | None = None
     """How often each photo is shown in an epoch (the number before a kohya folder's name)."""
-    save_every_n_epochs: Annotated[int, Field(gt=0)] = 1
+    save_every_n_epochs: Count = 1
     """A checkpoint is saved, and then judged, after every so many epochs, and after the last."""
-    batch_size: Annotated[int, Field(gt=0)] = 2
-    gradient_accumulation_steps: Annotated[int, Field(gt=0)] = 1
+    batch_size: Count = 2
+    gradient_accumulation_steps: Count = 1
     gradient_checkpointing: bool = False
     """Computes activations twice instead of keeping them: slower, with much less memory."""
     precision: Literal["fp32", "fp16", "bf16"] = "bf16"
@@ -148,7 +164,7 @@ class Train(Section):
     """torch.compile of the U-Net, on a GPU with CUDA graphs: minutes before the first step, then faster ones."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """cuda: no GPU is an error, instead of a training that takes days."""
-    gpus: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[int, Field(ge=1, le=64)] = 1
     """One training on so many GPUs of one machine: each takes its share of the pictures of every step, so batch_size x
     gradient_accumulation_steps should be a multiple. The result is that of one GPU, but for rounding."""
     deterministic: bool = False
@@ -158,43 +174,43 @@ class Train(Section):
     loss: Literal["l2", "huber"] = "l2"
     huber_c: Annotated[Number, Field(gt=0, le=1)] = 0.1
     huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
-    min_snr_gamma: Annotated[Number, Field(gt=0)] | None = None
+    min_snr_gamma: Annotated[Number, Field(gt=0, le=1e6)] | None = None
     debiased_estimation: bool = False
     """Instead of min_snr_gamma."""
-    dco_beta: Annotated[Number, Field(gt=0)] | None = None
+    dco_beta: Annotated[Number, Field(gt=0, le=1e6)] | None = None
     """Direct consistency optimisation: a picture teaches less, the better the LoRA already is than the base model (its
     authors' code has 1000)."""
     masked_loss: bool = False
     """What lies outside the head counts a tenth, so that less of the background is learned."""
-    masked_prior: Annotated[Number, Field(ge=0)] = 0.0
+    masked_prior: Weight = 0.0
     """With masked_loss: weight of what lies outside the head, where the LoRA shall answer as the base model does, so
     that rooms and clothes are not learned (OneTrainer's masked prior preservation, ai-toolkit's inverted_mask_prior).
     0: off."""
-    preserve_class: Annotated[Number, Field(ge=0)] = 1.0
+    preserve_class: Weight = 1.0
     """Weight of the second part of the loss: on the caption without the person ("a woman, smiling") the LoRA shall
     answer as the base model does, so that "a woman" stays anybody (ai-toolkit's diff_output_preservation_multiplier;
     kohya's diff_output_preservation). 0: off."""
-    preserve_class_share: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    preserve_class_share: Annotated[Number, Field(ge=0.01, le=1)] = 0.5
     """Share of the pictures that it is applied to: less is faster."""
-    prior_loss_weight: Annotated[Number, Field(gt=0)] = 1.0
+    prior_loss_weight: Annotated[Number, Field(gt=0, le=10_000)] = 1.0
     """Of the regularisation photos."""
     prior_prediction: bool = False
     """Regularisation photos teach what the base model answers to them, not themselves (OneTrainer's prior prediction):
     their own looks are not learned."""
-    noise_offset: Annotated[Number, Field(ge=0)] = 0.0
-    multires_noise_iterations: Annotated[int, Field(ge=0)] = 0
+    noise_offset: Annotated[Number, Field(ge=0, le=10)] = 0.0
+    multires_noise_iterations: Annotated[int, Field(ge=0, le=100)] = 0
     multires_noise_discount: Annotated[Number, Field(gt=0, le=1)] = 0.3
     caption_dropout_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the pictures that are shown without their caption."""
     shuffle_caption: bool = False
     """The parts of a caption between commas change places each time."""
-    keep_tokens: Annotated[int, Field(ge=0)] = 1
+    keep_tokens: Annotated[int, Field(ge=0, le=255)] = 1
     """How many parts stay in front when the others are shuffled: the first names the subject."""
     flip_aug: bool = False
     """Mirrors every other picture. Faces are not symmetric: a LoRA that saw both sides looks less like the person."""
     ema_decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
     """Save the moving average of the weights, which keeps this share of itself at each step (0.99 to 0.999)."""
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Seed = 42
 
     @model_validator(mode="after")
     def settings_that_fit_together(self):
@@ -208,6 +224,13 @@ class Train(Section):
             raise ValueError("masked_prior is about what masked_loss leaves out; set masked_loss: true as well")
         if None not in (self.max_train_steps, self.epochs, self.repeats):
             raise ValueError("max_train_steps, epochs and repeats: two of them give the third; set one of them to null")
+        if self.lr_warmup_steps and self.lr_scheduler == "constant":
+            raise ValueError("lr_warmup_steps: constant has no warm-up; write lr_scheduler: constant_with_warmup")
+        if self.max_train_steps and self.lr_warmup_steps >= self.max_train_steps:
+            raise ValueError(
+                f"lr_warmup_steps: {self.lr_warmup_steps} of {self.max_train_steps} steps, so the full rate is never "
+                "reached; a tenth of the steps is much"
+            )
         if mistakes := problems(self.model_dump()):
             raise ValueError("; ".join(mistakes))
         return self
@@ -222,29 +245,41 @@ class Train(Section):
         return values
 
 
+def _places(prompt: str) -> set[str]:
+    """Which words a prompt has a place for: subject, class_noun. Raises ValueError for any other brace."""
+    try:
+        parts = list(Formatter().parse(prompt))
+    except ValueError:
+        parts = [("", prompt, "", None)]
+    places = {name for _, name, *_ in parts if name is not None}
+    if places - {"subject", "class_noun"} or any(form or conversion for *_, form, conversion in parts):
+        raise ValueError(f"prompt {prompt!r} has a brace that is neither {{subject}} nor {{class_noun}}")
+    return places
+
+
 class Sample(Section):
-    prompts: Annotated[list[str], Field(min_length=1)]
+    prompts: Annotated[list[Prompt], Field(min_length=1)]
     """As the captions are: what the LoRA must do best. {subject} stands for trigger and class noun, {class_noun} for
     the class noun alone."""
-    far_prompts: list[str] = []
+    far_prompts: list[Prompt] = []
     """Other clothes, places, light and styles than the photos'; they count as much."""
-    canary_prompts: list[str] = []
+    canary_prompts: list[Prompt] = []
     """What the photos contradict (short grey hair, in profile): a LoRA that draws its photos again fails here first."""
-    untrained_prompts: Annotated[list[str], Field(min_length=1)] = [
+    untrained_prompts: Annotated[list[Prompt], Field(min_length=1)] = [
         "photo of a {class_noun}, portrait",
         "photo of a {class_noun}",
     ]
     """Without the trigger: if these look like the person too, the LoRA has leaked."""
-    two_people_prompt: str | None = None
+    two_people_prompt: Prompt | None = None
     """The subject beside somebody else: if both look like the person, the LoRA has leaked."""
-    negative_prompt: str = ""
+    negative_prompt: Prompt = ""
     weights: Annotated[list[Annotated[Number, Field(gt=0, le=2)]], Field(min_length=1)] = [0.6, 0.8, 1.0]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [1, 2]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2]
     sampler: Literal["DPM++ 2M Karras", "DPM++ 2M", "Euler a", "Euler", "DDIM", "UniPC"] = "DPM++ 2M Karras"
     """By A1111's names."""
-    steps: Annotated[int, Field(gt=0)] = 25
-    guidance_scale: Annotated[Number, Field(ge=1)] = 7.0
-    batch_size: Annotated[int, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(gt=0, le=1000)] = 25
+    guidance_scale: Annotated[Number, Field(ge=1, le=100)] = 7.0
+    batch_size: Count | None = None
     """Images drawn at once; empty: as many as the GPU has room for. Where memory runs out it is halved."""
 
     @model_validator(mode="after")
@@ -253,27 +288,21 @@ class Sample(Section):
         naming += [self.two_people_prompt] if self.two_people_prompt else []
         every = [*naming, *self.untrained_prompts]
         for prompt in naming:
-            if "{subject}" not in prompt:
+            if "subject" not in _places(prompt):
                 raise ValueError(f"prompt {prompt!r} lacks {{subject}}; expected it in every prompt")
         for prompt in self.untrained_prompts:
-            if "{subject}" in prompt:
+            if "subject" in _places(prompt):
                 raise ValueError(
                     f"untrained prompt {prompt!r} has {{subject}}, which calls the person; write {{class_noun}}"
                 )
-        for prompt in every:
-            try:
-                prompt.format(subject="", class_noun="")
-            except (KeyError, IndexError, ValueError):
-                raise ValueError(
-                    f"prompt {prompt!r} has a brace that is neither {{subject}} nor {{class_noun}}"
-                ) from None
-            if every.count(prompt) > 1:
-                raise ValueError(f"prompt {prompt!r} stands there twice; expected each prompt once")
+        for name, values in (("prompt", every), ("weight", self.weights), ("seed", self.seeds)):
+            if double := next((value for value in values if values.count(value) > 1), None):
+                raise ValueError(f"{name} {double!r} stands there twice; expected each {name} once")
         return self
 
 
 class Select(Section):
-    beta: Annotated[Number, Field(gt=0)] = 2.0
+    beta: Annotated[Number, Field(ge=0.01, le=100)] = 2.0
     """F-beta: how many times identity counts as much as prompt following."""
     copy_limit: Fraction = 0.95
     """SFace similarity to a training photo from which a picture counts as a copy of it."""
@@ -283,9 +312,9 @@ class Select(Section):
     clip: Annotated[str, Field(min_length=1)] | None = None
     """Local folder or hub id of a CLIP model (openai/clip-vit-large-patch14) that tells how well a picture follows its
     prompt; empty: what can be measured of a face (smile, glasses, turn of the head, background)."""
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class Config(Section):
@@ -299,7 +328,7 @@ class Config(Section):
     """What the base model predicts, noise or velocity (kohya's v_parameterization); empty: as the model says."""
     clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
     """As in A1111: 1 reads the text encoder's last layer, 2 the one before; the same when you draw."""
-    resolution: Annotated[int, Field(ge=64, multiple_of=8)] = 512
+    resolution: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
     """Side of the training crops and of the samples, in px."""
     buckets: bool = False
     """Crops of each photo's shape (kohya's enable_bucket) instead of squares, which are better for faces."""
@@ -318,6 +347,34 @@ class Config(Section):
     select: Select = Select()
 
 
+def check_yaml(file: Path) -> None:
+    """Raises LikenessError with the line if it is no YAML, or if a key stands in a place twice, of which YAML's readers
+    take the last without a word. JSON is YAML too."""
+    import yaml  # only here: scripts do not read YAML
+
+    class OnceLoader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            seen: dict[Any, int] = {}
+            for key_node, _ in node.value:
+                key, line = (key_node.tag, key_node.value), key_node.start_mark.line + 1
+                if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                    raise LikenessError(
+                        f"{file}, line {line}: {key_node.value} stands there twice, first in line {seen[key]}; "
+                        "expected each key once"
+                    )
+                seen[key] = line
+            return super().construct_mapping(node, deep)
+
+    try:
+        yaml.load(file.read_bytes(), OnceLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        raise LikenessError(f"{file}, line {mark.line + 1}: {said}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise LikenessError(f"{file}: no YAML: {' '.join(str(error).split())}") from None
+
+
 def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -> dict:
     """The configuration with every default filled in and `runs` fully written out.
 
@@ -327,11 +384,16 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     """
     if isinstance(table := raw.get("subjects"), str):
         raw = raw | {"subjects": _subjects_of_table(table, roots)}
-    problems, config = _validated(Config, raw, ())
+    problems = list(_unusable_texts(raw, ()))
+    config = None
+    if not problems:
+        problems, config = _validated(Config, _without_empty_sections(raw), ())
     if config:
         runs, more = _runs(config, roots)
         subjects, others = _subjects(config, roots, within_job)
         problems += more + others + _without_use(runs, config.subjects)
+        problems += _reserved("subjects", config.subjects, RESERVED_SUBJECTS, "results/")
+        problems += _reserved("runs", config.runs, RESERVED_RUNS, "results/{subject}/")
         if (weights := config.upscale.weights) and not _is_file(weights, roots):
             problems.append(
                 f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
@@ -341,12 +403,52 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     return config.model_dump() | {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
 
 
+def _unusable_texts(value: Any, where: tuple[str, ...]) -> Iterator[str]:
+    """Texts that no file, table or command can hold."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _unusable_texts(str(key), (*where, ascii(key)))
+            yield from _unusable_texts(inner, (*where, str(key)))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _unusable_texts(inner, (*where, str(number)))
+    elif isinstance(value, str):
+        if bad := next((sign for sign in value if not _is_writable(sign)), None):
+            yield f"{'.'.join(where)}: has the sign {ascii(bad)}, which is no text; remove it"
+        if len(value) > MAX_TEXT:
+            yield f"{'.'.join(where)}: has {len(value)} letters; expected at most {MAX_TEXT}"
+
+
+def _is_writable(sign: str) -> bool:
+    # Control signs, and halves of a UTF-16 pair. The ends of lines of a long prompt are spaces.
+    return sign in "\n\r\t" or unicodedata.category(sign) not in ("Cc", "Cs")
+
+
+def _without_empty_sections(raw: Mapping) -> dict:
+    """A section that is left empty (`train:` alone, which YAML reads as null) has its defaults."""
+    filled = {key: value for key, value in raw.items() if value is not None or not _is_section(key)}
+    runs = filled.get("runs")
+    if isinstance(runs, Mapping):
+        filled["runs"] = {
+            name: {key: value for key, value in (run or {}).items() if value is not None}
+            if isinstance(run, Mapping | None)
+            else run
+            for name, run in runs.items()
+        }
+    return filled
+
+
+def _is_section(key: str) -> bool:
+    field = Config.model_fields.get(key)
+    return isinstance(field and field.annotation, type) and issubclass(field.annotation, Section)
+
+
 def _subjects_of_table(table: str, roots: Iterable[Path]) -> dict[str, dict]:
     """The subjects of a tab-separated file, as they would be written in config.yaml; an empty cell says nothing. Raises
     LikenessError if they cannot be read."""
     import pandas as pd  # only here: a Snakefile without a table starts without it
 
-    path = next((root / table for root in roots if (root / table).is_file()), None)
+    path = next((root / table for root in roots if os.path.isfile(root / table)), None)
     if path is None:
         raise LikenessError(f"config:\n  subjects: no file {table!r}; expected a tab-separated table of subjects")
     try:
@@ -385,6 +487,52 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
         if start and not _is_file(start, roots):
             problems.append(f"runs.{name}.train.network_weights: no file {start!r}; expected a LoRA's file")
     return runs, problems
+
+
+# What another setting must be for a key of `train` to do anything, in words and as a test.
+NEEDED: dict[str, tuple[str, Callable[[Mapping], bool]]] = {
+    "conv_rank": ("network: locon", lambda train: train["network"] == "locon"),
+    "conv_alpha": ("network: locon", lambda train: train["network"] == "locon"),
+    "text_encoder_lr": ("train_text_encoder: true", lambda train: train["train_text_encoder"]),
+    "lr_scheduler_num_cycles": (
+        "lr_scheduler: cosine_with_restarts",
+        lambda train: train["lr_scheduler"] == "cosine_with_restarts",
+    ),
+    "lr_scheduler_power": ("lr_scheduler: polynomial", lambda train: train["lr_scheduler"] == "polynomial"),
+    "huber_c": ("loss: huber", lambda train: train["loss"] == "huber"),
+    "huber_schedule": ("loss: huber", lambda train: train["loss"] == "huber"),
+    "preserve_class_share": ("preserve_class above 0", lambda train: train["preserve_class"] > 0),
+    "multires_noise_discount": (
+        "multires_noise_iterations above 0",
+        lambda train: train["multires_noise_iterations"] > 0,
+    ),
+    "keep_tokens": ("shuffle_caption: true", lambda train: train["shuffle_caption"]),
+}
+
+
+def without_effect(raw: Mapping, config: Mapping) -> list[str]:
+    """A sentence for every key of `train` that is written in `raw`, the configuration as it was read, and does nothing
+    in any run of `config`, the checked one."""
+    common = raw.get("train") or {}
+    sentences = []
+    for key, (needed, is_met) in NEEDED.items():
+        of_runs = [
+            run["train"]
+            for name, run in config["runs"].items()
+            if key in common or key in ((raw["runs"][name] or {}).get("train") or {})
+        ]
+        if of_runs and not any(is_met(train) for train in of_runs):
+            sentences.append(f"train.{key} has no effect without {needed}")
+    return sentences
+
+
+def _reserved(section: str, names: Iterable[str], reserved: frozenset[str], folder: str) -> list[str]:
+    """Names whose folder would be one of the workflow's own; on some disks in large letters too."""
+    return [
+        f"{section}.{name}: {folder}{name.lower()} is a folder of the workflow's own; choose another name"
+        for name in names
+        if name.lower() in reserved
+    ]
 
 
 def _without_use(runs: Mapping[str, Mapping], subjects: Mapping[str, Subject]) -> list[str]:
@@ -436,7 +584,7 @@ def _check_regularisation(regularisation: str | None, roots: Iterable[Path]) -> 
 
 
 def _is_file(path: str, roots: Iterable[Path]) -> bool:
-    return any((root / path).is_file() for root in roots)
+    return any(os.path.isfile(root / path) for root in roots)
 
 
 def _filled_in(section: Section) -> dict:
@@ -446,7 +594,7 @@ def _filled_in(section: Section) -> dict:
 def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -> Path:
     """A folder of photos, of `whom` for a sentence. Raises LikenessError if it is not there."""
     for root in roots:
-        if (root / photos).is_dir():
+        if os.path.isdir(root / photos):
             return root / photos
     raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
 
@@ -505,6 +653,16 @@ def _validated(model: type[Section], raw: dict, where: tuple[str, ...]) -> tuple
         return [_sentence(e, where) for e in error.errors()], None
 
 
+def _known_keys(where: tuple[str | int, ...]) -> list[str]:
+    """The keys that a place of the configuration has."""
+    schema = Config.model_json_schema()
+    names = {"subjects": "Subject"} | {key: key.capitalize() for key in Config.model_fields if _is_section(key)}
+    section = next((names[part] for part in reversed(where) if part in names), None)
+    if where[:1] == ("runs",) and section is None:
+        return ["train", "sample", "select"]
+    return list((schema["$defs"][section] if section else schema)["properties"])
+
+
 def _sentence(error: dict, where: tuple[str, ...]) -> str:
     """One mistake: the key's path, what was found, what is expected."""
     path = ".".join(str(p) for p in (*where, *error["loc"]) if p != "[key]")
@@ -513,7 +671,10 @@ def _sentence(error: dict, where: tuple[str, ...]) -> str:
         case "extra_forbidden" if path.endswith(".untrained_prompt"):
             return f"{path}: is a list now; write untrained_prompts: {json.dumps([found], ensure_ascii=False)}"
         case "extra_forbidden":
-            return f"{path}: unknown key; see config.yaml or docs/config.md for the ones there are"
+            known = _known_keys((*where, *error["loc"][:-1]))
+            near = get_close_matches(str(error["loc"][-1]), known, n=1)
+            meant = f"did you mean {near[0]}?" if near else "see docs/config.md for the ones there are"
+            return f"{path}: unknown key; {meant}"
         case "missing" if path.endswith(".consent"):
             return (
                 f"{path}: missing; a LoRA is a likeness of a real person, so say who agreed to it: "
