@@ -162,6 +162,17 @@ MISTAKES = {
         {"clip": CONFIG["subjects"]["ava"]},
         "subjects.clip: results/clip is a folder of the workflow's own; choose another name",
     ),
+    "no base model at a path": (["base_model"], "./models/sd15", "base_model: nothing at './models/sd15'; expected a"),
+    "no base model's file": (["base_model"], "sd15.safetensors", "base_model: nothing at 'sd15.safetensors'"),
+    "no base model in a folder that is here": (["base_model"], "photos/sd15", "base_model: nothing at 'photos/sd15'"),
+    "no model at home": (["base_model"], "~/sd15", "base_model: nothing at '~/sd15'; expected a diffusers folder"),
+    "no VAE": (["vae"], "stabilityai/sd-vae-ft-mse", "vae: nothing at 'stabilityai/sd-vae-ft-mse'; expected a"),
+    "no CLIP": (
+        ["select"],
+        {"clip": "/models/clip"},
+        "runs.portrait.select.clip: nothing at '/models/clip'; expected a folder, or a hub id",
+    ),
+    "no captioner": (["caption"], {"model": "../blip"}, "caption.model: nothing at '../blip'; expected a folder, or"),
     "warm-up of a constant rate": (
         ["train"],
         {"lr_scheduler": "constant", "lr_warmup_steps": 5},

@@ -394,6 +394,8 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
         problems += more + others + _without_use(runs, config.subjects)
         problems += _reserved("subjects", config.subjects, RESERVED_SUBJECTS, "results/")
         problems += _reserved("runs", config.runs, RESERVED_RUNS, "results/{subject}/")
+        if not within_job:
+            problems += _models_nowhere(config, runs, roots)
         if (weights := config.upscale.weights) and not _is_file(weights, roots):
             problems.append(
                 f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
@@ -487,6 +489,35 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
         if start and not _is_file(start, roots):
             problems.append(f"runs.{name}.train.network_weights: no file {start!r}; expected a LoRA's file")
     return runs, problems
+
+
+def _models_nowhere(config: Config, runs: Mapping[str, Mapping], roots: Iterable[Path]) -> list[str]:
+    """Models that are neither here nor could be the hub's: it would be asked for them, and the network be blamed."""
+    named = {
+        "base_model": (config.base_model, "a diffusers folder, a .safetensors file"),
+        "caption.model": (config.caption.model, "a folder"),
+    }
+    named |= {f"runs.{name}.select.clip": (run["select"].get("clip"), "a folder") for name, run in runs.items()}
+    problems = [
+        f"{key}: nothing at {model!r}; expected {kinds}, or a hub id such as owner/name"
+        for key, (model, kinds) in named.items()
+        if model and not _is_here(model, roots) and not _could_be_hub_id(model, roots)
+    ]
+    if config.vae and not _is_here(config.vae, roots):
+        problems.append(f"vae: nothing at {config.vae!r}; expected a diffusers folder or a .safetensors file")
+    return problems
+
+
+def _could_be_hub_id(model: str, roots: Iterable[Path]) -> bool:
+    """owner/name or name; not where a folder of the owner's name is here, for then a path was meant."""
+    owner, slash, _ = model.partition("/")
+    is_file = Path(model).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    is_path = is_file or (slash and _is_here(owner, roots))
+    return not is_path and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model))
+
+
+def _is_here(path: str, roots: Iterable[Path]) -> bool:
+    return any(os.path.exists(root / path) for root in roots)
 
 
 # What another setting must be for a key of `train` to do anything, in words and as a test.
