@@ -36,7 +36,8 @@ demo: env
 test: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh browser
-	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --ignore tests/slurm
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 \
+		--ignore tests/slurm
 	$(MAKE) test-slurm
 
 # Alone on the machine: there is one cluster, and its tests hit a training at certain moments.

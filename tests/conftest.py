@@ -13,6 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))  # for subprocesses of tests; pytest has its own setting
 
 
+# By how long they take. A process that begins one of them last leaves the other without work for minutes.
+LONGEST_FIRST = ("demonstration", "training", "reruns", "report", "faults", "parity", "class_pictures", "gpus")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first; make test keeps this order (--no-loadscope-reorder)."""
+    order = {f"test_{name}": number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project."""
