@@ -63,6 +63,7 @@ def test_the_interval_is_that_of_the_mean_over_trainings():
 
 def test_every_method_is_a_training_that_the_configuration_knows_and_has_a_name_for_its_files():
     names = [bench_likeness.run_name(method, 1) for method in bench_likeness.METHODS]
+    assert set(bench_likeness.WITH_CLASS_PICTURES) <= set(bench_likeness.METHODS)
     assert len(set(names)) == len(names) and all(name.replace("_", "").isalnum() for name in names)
     for changes in bench_likeness.METHODS.values():
         Train(**(bench_likeness.RECIPE | changes))

@@ -1,6 +1,6 @@
 """Compare rules that choose a checkpoint and a weight: ours and others', on the same runs, by who took no part.
 
-    python tools/bench_choice.py [--folder FOLDER] [--table TABLE.md]
+    python tools/bench_choice.py [--folder FOLDER] [--at-once N] [--table TABLE.md]
 
 The real workflow trains the demonstration from three seeds, another person at a low rank, and both for too long. Each
 rule chooses from the pictures of some seeds. What it chose is then judged on the pictures of the other seeds, by the
@@ -109,11 +109,12 @@ RULES: dict[str, Callable[[Run], Cell]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--at-once", type=int, default=1, help="how many trainings share the machine")
     parser.add_argument("--table", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
-        train_and_draw(folder)
+        train_and_draw(folder, args.at_once)
         rows = {f"{subject}, {run}": judged(folder, subject, run) for subject, run in JUDGED}
     means = {name: np.mean([row[name] for row in rows.values()], axis=0) for name in [*RULES, "best"]}
     text = markdown(rows | {"mean": means})
@@ -125,13 +126,14 @@ def main() -> None:
     print(f"rank of our rule: {ranks[0]}")
 
 
-def train_and_draw(folder: Path) -> None:
+def train_and_draw(folder: Path, at_once: int) -> None:
     """The runs of JUDGED below `folder`, with the pictures of all seeds measured."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config |= {"subjects": yaml.safe_load((ROOT / "examples/two_people.yaml").read_text())["subjects"], "runs": RUNS}
     config["sample"]["seeds"] = list(SEEDS)
     folder.mkdir(parents=True, exist_ok=True)
-    run_workflow(folder, config, *(f"results/{subject}/{run}/scores.tsv" for subject, run in JUDGED))
+    targets = [f"results/{subject}/{run}/scores.tsv" for subject, run in JUDGED]
+    run_workflow(folder, config, *targets, "--resources", f"gpu={at_once}")
 
 
 def judged(folder: Path, subject: str, run: str) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ stopped comparison goes on.
 import argparse
 import itertools
 import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,10 @@ PEOPLE = ("ava", "otto", "ida", "emil")
 SEEDS = (0, 1, 2)
 JUDGED_SEEDS = tuple(range(201, 209))  # of the pictures; nothing was chosen by them
 # Twice the demonstration's first rate, at which the class becomes the person within these steps.
-RECIPE = {"max_train_steps": 400, "epochs": 1, "learning_rate": 2e-3, "rank": 16, "alpha": 8, "batch_size": 4}
+RECIPE = {
+    **{"max_train_steps": 400, "epochs": 1, "learning_rate": 2e-3, "lr_scheduler": "cosine", "batch_size": 4},
+    **{"rank": 16, "alpha": 8, "precision": "fp32", "preserve_class": 0.0},
+}
 TIMED_STEPS = 10
 
 PRESERVED = {"preserve_class": 2.0}
@@ -66,7 +70,16 @@ METHODS: dict[str, dict] = {
     "text encoder": WITH_ENCODER,
     "text encoder, preserve 1": WITH_ENCODER | {"preserve_class": 1.0},
     "text encoder, rank 64": WITH_ENCODER | {"rank": 64, "alpha": 32},
+    "text encoder, rank 64, batch 2": WITH_ENCODER | {"rank": 64, "alpha": 32, "batch_size": 2},
+    "text encoder, LoRA+ 4": WITH_ENCODER | {"loraplus_lr_ratio": 4.0},
+    "text encoder, middle timesteps": WITH_ENCODER | {"timestep_sampling": "sigmoid"},
+    "text encoder, DCO": WITH_ENCODER | {"dco_beta": 1000.0},
+    "class pictures": {},
+    "class pictures, answers": {"prior_prediction": True},
+    "text encoder, class pictures": {"train_text_encoder": True, "text_encoder_lr": 1e-3},
 }
+# With 100 pictures of the class, drawn by the base model, beside the photos.
+WITH_CLASS_PICTURES = ("class pictures", "class pictures, answers", "text encoder, class pictures")
 
 
 def main() -> None:
@@ -93,7 +106,15 @@ def main() -> None:
 
 
 def run_name(method: str, seed: int) -> str:
-    return f"{method}_{seed}".replace(",", "").replace(" ", "_").replace(".", "").replace("-", "_")
+    return re.sub(r"\W+", "_", f"{method} {seed}")
+
+
+def subject_name(person: str, method: str) -> str:
+    return f"{person}_and_class" if method in WITH_CLASS_PICTURES else person
+
+
+def scores_of(person: str, method: str, seed: int) -> str:
+    return f"{subject_name(person, method)}/{run_name(method, seed)}/scores.tsv"
 
 
 def train_and_draw(
@@ -102,23 +123,27 @@ def train_and_draw(
     """Every person by every method from every seed, with the pictures measured."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     subjects = yaml.safe_load((ROOT / "examples/four_people.yaml").read_text())["subjects"]
-    config["subjects"] = {name: subjects[name] for name in people}
-    config["train"] = {"lr_scheduler": "cosine", "precision": "fp32", "preserve_class": 0.0} | RECIPE
+    config["subjects"] = {}
+    for person, method in itertools.product(people, ["none", *methods]):
+        drawn = {"regularisation": "generate"} if method in WITH_CLASS_PICTURES else {}
+        config["subjects"][subject_name(person, method)] = subjects[person] | drawn
+    config["train"] = RECIPE
     config["sample"] |= {"weights": [1.0], "seeds": list(JUDGED_SEEDS)}
     config["runs"] = {
         run_name(method, seed): {"train": METHODS[method] | {"seed": seed}}
         for method, seed in itertools.product(methods, seeds)
     }
     folder.mkdir(parents=True, exist_ok=True)
-    targets = [f"results/{person}/{run}/scores.tsv" for run in config["runs"] for person in people]
-    run_workflow(folder, config, *targets, "--resources", f"gpu={at_once}")
+    targets = [f"results/{scores_of(*training)}" for training in itertools.product(people, methods, seeds)]
+    measured_beside = f"results/{people[0]}/latents.safetensors"  # what the steps of "none" are timed on
+    run_workflow(folder, config, measured_beside, *targets, "--resources", f"gpu={at_once}")
 
 
 def measured(folder: Path, method: str, people: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     """A row for every training: its means over the pictures of the last epoch."""
     rows = []
     for person, seed in itertools.product(people, seeds):
-        scores = read_scores(folder / f"results/{person}/{run_name(method, seed)}/scores.tsv")
+        scores = read_scores(folder / "results" / scores_of(person, method, seed))
         last = scores[scores["epoch"] == scores["epoch"].max()]
         of_person = last[last["kind"].isin(COUNTED)]
         of_class = last[(last["kind"] == "untrained") & shows_face(last)]
@@ -150,13 +175,14 @@ def step_costs(folder: Path, person: str, methods: Sequence[str]) -> dict[str, f
     """The CPU time of a step, as a multiple of that of "none": each the fastest of two turns of TIMED_STEPS steps in
     this process, as other programs disturb those least."""
     results = folder / "results"
-    dataset = json.loads((results / person / "dataset.json").read_text())
-    latents = load_latents(results / person / "latents.safetensors", dataset)
     base = load_manifest(results / "base.json")
     loop.SETTLE_SECONDS = 0.0  # so that every step is reported
 
     def seconds(method: str) -> float:
-        train = Train(precision="fp32", **(RECIPE | {"max_train_steps": TIMED_STEPS, "epochs": 1} | METHODS[method]))
+        subject = results / subject_name(person, method)
+        dataset = json.loads((subject / "dataset.json").read_text())
+        latents = load_latents(subject / "latents.safetensors", dataset)
+        train = Train(**(RECIPE | {"max_train_steps": TIMED_STEPS} | METHODS[method]))
         times: list[float] = []
         with tempfile.TemporaryDirectory() as store:
             settings = train.with_schedule() | {"clip_skip": 1}
