@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 
+from likeness.caption_files import by_photo, caption_files
 from likeness.config import (
     GENERATE,
     checked_config,
@@ -175,13 +176,8 @@ def no_photos(wildcards):
 
 
 def captions_beside_photos(wildcards):
-    """The .txt files that the user wrote beside photos."""
-    return texts_beside(photos(wildcards))
-
-
-def texts_beside(pictures):
-    texts = (picture.with_suffix(".txt") for picture in pictures)
-    return sorted({text for text in texts if text.is_file()})
+    """The captions that the user wrote beside photos."""
+    return caption_files(Path(config["subjects"][wildcards.subject]["photos"]))
 
 
 def draws_class_pictures(wildcards):
@@ -204,8 +200,9 @@ def regularisation_photos(wildcards):
 
 
 def captions_beside_regularisation(wildcards):
-    """The .txt files beside regularisation photos."""
-    return texts_beside(regularisation_photos(wildcards))
+    """The captions beside regularisation photos."""
+    pictures = regularisation_photos(wildcards)
+    return caption_files(pictures[0].parent) if pictures else []
 
 
 def upscale_weights(wildcards):
@@ -233,8 +230,8 @@ def captioner(wildcards):
     """Where the captioner is; nothing for the template, or where the user captioned every photo."""
     if config["caption"]["backend"] == "template":
         return []
-    written = {text.stem for text in captions_beside_photos(wildcards)}
-    captioned = all(photo.stem in written for photo in photos(wildcards))
+    written = by_photo(photos(wildcards), captions_beside_photos(wildcards))
+    captioned = all(photo in written for photo in photos(wildcards))
     return [] if captioned else "results/captioner.json"
 
 

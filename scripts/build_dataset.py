@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from likeness import captions, cli, dataset, files, identity_words, images, provenance
+from likeness import caption_files, captions, cli, dataset, files, identity_words, images, provenance
 from likeness.errors import LikenessError
 
 
@@ -70,10 +70,10 @@ def class_items(
     photos: Sequence[Path], texts: Sequence[Path], class_noun: str, resolution: int, store: files.ItemCache
 ) -> list[dict]:
     """The regularisation photos that can be used, squares at the resolution; the others are named in the log."""
-    items, own_texts = [], set(texts)
+    items, own_texts = [], caption_files.by_photo(photos, texts)
     stems = images.unique_stems(str(photo) for photo in photos)
     for photo in cli.progress(sorted(photos), desc="regularisation", unit="photo"):
-        sha256, text = provenance.file_sha256(photo), photo.with_suffix(".txt")
+        sha256, text = provenance.file_sha256(photo), own_texts.get(photo)
         known = store.path(sha256, str(resolution)).is_file()
         try:
             png = b"" if known else images.png_bytes(images.class_photo(images.read_photo(photo), resolution))
@@ -81,9 +81,7 @@ def class_items(
             cli.say(f"{photo}: left out: {error}")
             continue
         square = store.get(lambda png=png: png, sha256, str(resolution))
-        items.append(
-            made_item(stems[str(photo)], square, captions.user_caption(text) if text in own_texts else class_noun)
-        )
+        items.append(made_item(stems[str(photo)], square, caption_files.user_caption(text) if text else class_noun))
     if photos and not items:
         raise LikenessError(
             f"none of the {len(photos)} regularisation photos can be used; each must be a picture of at least "

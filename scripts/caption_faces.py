@@ -4,10 +4,11 @@ measured, or by a model that looks at it."""
 import hashlib
 import json
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from likeness import (
     base_model,
+    caption_files,
     captioners,
     captions,
     cli,
@@ -59,19 +60,20 @@ def main() -> None:
         return identity_words.model_caption(said.read_text(encoding="utf-8"), trigger, class_noun, left_out())
 
     table = files.read_table(args.upscaled).to_dict("records")
-    photos_of: dict[str, list[str]] = {}
-    for row in table:
-        photos_of.setdefault(PurePath(row["photo"]).stem, []).append(PurePath(row["photo"]).name)
-    own_texts = {path.stem: path for path in args.texts}
+    own_texts = caption_files.by_photo({Path(row["photo"]) for row in table}, args.texts)
+    for text in caption_files.without_photo(args.texts, own_texts):
+        cli.say(f"{text}: belongs to no photo that is used, so it is not read; a caption is named as its photo is")
+    photos_of: dict[Path, list[str]] = {}
+    for photo, text in sorted(own_texts.items()):
+        photos_of.setdefault(text, []).append(photo.name)
 
     made = from_template if backend == "template" else from_model
     rows, texts = [], {}
     for row in cli.progress(table, desc="caption", unit="photo"):
-        stem, name = PurePath(row["photo"]).stem, f"{Path(row['image']).stem}.txt"
-        own = own_texts.get(stem)
-        text = captions.user_caption(own) if own else made(row)
+        name, own = f"{Path(row['image']).stem}.txt", own_texts.get(Path(row["photo"]))
+        text = caption_files.user_caption(own) if own else made(row)
         count = captions.token_count(text, tokenizer)
-        file, photos = (own.name, photos_of[stem]) if own else (name, [row["photo"]])
+        file, photos = (own.name, photos_of[own]) if own else (name, [row["photo"]])
         # A held-out photo teaches nothing, whatever its caption says.
         warnings = captions.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []
         detail = " ".join(warnings)

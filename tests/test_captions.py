@@ -1,6 +1,7 @@
 """Captions: the user's own words win, and what is made says only what was measured with some certainty."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,13 @@ import pytest
 
 from likeness import files
 from likeness.base_model import manifest
+from likeness.caption_files import by_photo, caption_files, user_caption, without_photo
 from likeness.captions import (
     TokenCount,
     bare_class_caption,
     class_caption,
     template_caption,
     token_count,
-    user_caption,
     warnings,
 )
 from likeness.errors import LikenessError
@@ -79,12 +80,57 @@ def test_lines_of_a_text_are_joined(tmp_path):
     assert user_caption(text) == "ohwx woman, im Café"
 
 
-@pytest.mark.parametrize(("content", "message"), [(b" \n ", "empty"), (b"caf\xe9", "not UTF-8")])
-def test_a_text_that_cannot_be_used_is_named(tmp_path, content, message):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ohwx woman, im Café".encode("utf-16"),
+        "ohwx woman, im Café".encode("utf-16-le"),
+        "ohwx woman, im Café".encode("utf-16-be"),
+        "ohwx woman, im Café".encode("latin-1"),
+        "ohwx woman, im Cafe\u0301".encode(),
+        b"ohwx woman,\x1b\x07 im \x00Caf\xc3\xa9".replace(b"\x00", b""),
+        "ohwx\u00a0woman,\r\rim Café\r".encode(),
+    ],
+    ids=["UTF-16", "UTF-16-LE", "UTF-16-BE", "Latin-1", "decomposed", "control signs", "old Mac"],
+)
+def test_a_text_is_read_however_it_was_saved(tmp_path, content):
     text = tmp_path / "a.txt"
     text.write_bytes(content)
-    with pytest.raises(LikenessError, match=f"a.txt: .*{message}"):
+    assert user_caption(text) == "ohwx woman, im Café"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n ", b"\xef\xbb\xbf", b"\x00\x00"])
+def test_an_empty_text_is_named(tmp_path, content):
+    text = tmp_path / "a.txt"
+    text.write_bytes(content)
+    with pytest.raises(LikenessError, match=r"a.txt: the caption is empty; write one, or delete the file"):
         user_caption(text)
+
+
+def test_a_caption_is_found_by_all_the_names_that_people_give_it(tmp_path):
+    decomposed = "Zoe\u0308"  # as a Mac unpacks Zoë
+    for name in ("a.TXT", "b.jpg.txt", "c.caption", f"{decomposed}.txt", "D.txt", "d.txt", "e.caption", "e.txt"):
+        (tmp_path / name).write_text(name)
+    for name in ("notes.txt", ".a.txt", "table.tsv", "{subject}.txt", os.fsdecode(b"\xff.txt")):
+        (tmp_path / name).write_text("not a caption")
+    photos = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.png", "Zoë.jpg", "d.JPG", "e.jpg", "f.jpg")]
+    texts = caption_files(tmp_path)
+    owned = by_photo(photos, texts)
+    assert {photo.name: text.name for photo, text in owned.items()} == {
+        **{"a.jpg": "a.TXT", "b.jpg": "b.jpg.txt", "c.png": "c.caption", "Zoë.jpg": f"{decomposed}.txt"},
+        **{"d.JPG": "d.txt", "e.jpg": "e.txt"},
+    }
+    assert [text.name for text in without_photo(texts, owned)] == ["D.txt", "e.caption", "notes.txt"]
+
+
+def test_a_link_out_of_the_folder_is_no_caption(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "secret.txt").write_text("a password")
+    (tmp_path / "photos/a.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "photos/b.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "photos/real.txt").write_text("ohwx woman")
+    (tmp_path / "photos/c.txt").symlink_to("real.txt")
+    assert [path.name for path in caption_files(tmp_path / "photos")] == ["c.txt", "real.txt"]
 
 
 # What BLIP and Florence-2 write, in their manner, and what of it is left: nothing of what the person is.
@@ -331,6 +377,14 @@ def test_a_caption_that_was_deleted_is_made_again_and_nothing_else_changes(root,
     again = caption(root, base)
     assert (tmp_path / "captions.tsv").read_bytes() == first
     assert again.stdout.splitlines()[-1] == "items: 0 computed, 3 reused"
+
+
+def test_a_text_of_no_photo_is_named_once(root, tmp_path, base):
+    write_upscaled(tmp_path)
+    other = tmp_path / "notes.txt"
+    other.write_text("from the wedding")
+    done = caption(root, base, other)
+    assert done.returncode == 0 and done.stdout.count("notes.txt: belongs to no photo that is used") == 1
 
 
 def test_an_empty_caption_stops_with_one_line(root, tmp_path, base):

@@ -6,11 +6,9 @@ what the person is (hair, age, build), and nothing that was not measured with so
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from likeness.attributes import CLOSE_UP
-from likeness.errors import LikenessError
 from likeness.identity_words import PREPOSITIONS, IdentityWords, without_identity
 
 # Thresholds on what likeness.attributes measures, with a band in between in which nothing is said. Seen on 27 portraits
@@ -47,17 +45,6 @@ class TokenCount(NamedTuple):
     tokens: int
     limit: int
     unseen_words: int
-
-
-def user_caption(file: Path) -> str:
-    """The caption that the user wrote: lines joined by a space. Raises LikenessError if it is empty or not UTF-8."""
-    try:
-        text = " ".join(file.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError:
-        raise LikenessError(f"{file}: not UTF-8 text; save it again as UTF-8") from None
-    if not text:
-        raise LikenessError(f"{file}: the caption is empty; write one, or delete the file to have one made")
-    return text
 
 
 def template_caption(

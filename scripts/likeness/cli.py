@@ -1,6 +1,8 @@
 """What every script shares: arguments, the log, progress bars, threads, and errors without tracebacks."""
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -8,13 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from likeness.errors import LikenessError
+from likeness.errors import DISK_FULL, LikenessError
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+
+# What ends a script in the middle of its work, and what to do.
+DISK_TROUBLE = dict.fromkeys(DISK_FULL, "free some space (df -h, and df -i for the number of files)")
+DISK_TROUBLE |= {errno.EROFS: "make the disk writable", errno.EACCES: "give yourself the right to write there"}
+DISK_TROUBLE[errno.EISDIR] = "remove that folder"
 
 # Where a person looks. `open_log` points 1 and 2 at the log file, so that the chatter of libraries goes there.
 terminal = sys.stderr
@@ -59,15 +66,34 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except LikenessError as error:
-        say(f"error: {error}")
-        sys.exit(1)
+        _leave(str(error))
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _leave(f"{where}{error.strerror.lower()}; {DISK_TROUBLE[error.errno]} and run the same command again")
+
+
+def _leave(message: str) -> NoReturn:
+    say(f"error: {message}")
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os._exit(1)  # the log's disk is full: Python would fail a second time, in writing what its buffers hold
+    sys.exit(1)
 
 
 def say(text: str) -> None:
-    """One line for the log, and for the terminal when that is somewhere else."""
-    print(text, flush=True)
+    """One line for the terminal and, when that is somewhere else, for the log. The terminal comes first: on a full disk
+    the log cannot be written, and that is what the line says."""
     if terminal is not sys.stderr:
-        tqdm.write(text, file=terminal)
+        with contextlib.suppress(OSError):  # nobody looks any more
+            tqdm.write(text, file=terminal)
+    try:
+        print(text, flush=True)
+    except OSError:
+        if terminal is sys.stderr:
+            raise
 
 
 def progress(items: Iterable, **options) -> tqdm:
@@ -99,8 +125,8 @@ def _known_keys(mapping: dict) -> SimpleNamespace | dict:
 def _open_log(path: Path) -> None:
     global terminal
     path.parent.mkdir(parents=True, exist_ok=True)
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

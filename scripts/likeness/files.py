@@ -2,7 +2,6 @@
 cache."""
 
 import csv
-import errno
 import fcntl
 import os
 import shutil
@@ -13,11 +12,8 @@ from typing import IO
 
 import pandas as pd
 
-from likeness.errors import LikenessError
+from likeness.errors import DISK_FULL, LikenessError
 from likeness.provenance import digest
-
-# No space on the device, none left of the quota, or of what one file may have.
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from likeness.errors import LikenessError
-from likeness.files import DISK_FULL
+from likeness.errors import DISK_FULL, LikenessError
 from likeness.training.plan import heldout_digest
 
 COLUMNS = ("epoch", "step", "loss", "preservation", "lr", "lr_text_encoder", "gradient_norm", "validation_loss")

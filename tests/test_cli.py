@@ -1,0 +1,68 @@
+"""What a script says reaches the person who called it, also where the log or the disk cannot be written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import errno, os, sys
+from likeness import cli
+from likeness.errors import LikenessError
+
+def main():
+    cli.arguments("a script")
+    cli.say("at work")
+    {work}
+
+cli.run(main)
+"""
+
+
+def called(root: Path, work: str, log: Path) -> subprocess.CompletedProcess:
+    program = PROGRAM.format(work=work)
+    environment = os.environ | {"PYTHONPATH": str(root / "scripts")}
+    command = [sys.executable, "-c", program, "--log", log]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_a_mistake_is_one_line_on_the_terminal_and_in_the_log(root, tmp_path):
+    done = called(root, "raise LikenessError('no photo')", tmp_path / "a.log")
+    assert (done.returncode, done.stderr, done.stdout) == (1, "at work\nerror: no photo\n", "")
+    assert (tmp_path / "a.log").read_text() == "at work\nerror: no photo\n"
+
+
+def test_the_terminal_hears_of_a_mistake_though_the_log_is_full(root):
+    done = called(root, "raise LikenessError('no photo')", Path("/dev/full"))
+    assert (done.returncode, done.stderr) == (1, "at work\nerror: no photo\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        ("ENOSPC", "no space left on device; free some space (df -h, and df -i for the number of files)"),
+        ("EDQUOT", "disk quota exceeded; free some space"),
+        ("EROFS", "read-only file system; make the disk writable"),
+        ("EACCES", "permission denied; give yourself the right to write there"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_one_line(root, tmp_path, number, advice):
+    work = f"raise OSError(errno.{number}, os.strerror(errno.{number}), '/tmp/x.png')"
+    for log in (tmp_path / "a.log", Path("/dev/full")):
+        done = called(root, work, log)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1].startswith(f"error: /tmp/x.png: {advice}")
+        assert done.stderr.endswith("and run the same command again\n")
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(root, tmp_path):
+    (tmp_path / "a.log").mkdir()
+    done = called(root, "pass", tmp_path / "a.log")
+    assert done.returncode == 1 and "a.log: is a directory" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_another_error_keeps_its_traceback(root, tmp_path):
+    done = called(root, "raise OSError(errno.ENOENT, 'gone', 'x')", tmp_path / "a.log")
+    assert done.returncode == 1 and "Traceback" in (tmp_path / "a.log").read_text()
