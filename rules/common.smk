@@ -1,4 +1,5 @@
 # Functions only: how rules find their configuration, their code and their files.
+import atexit
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from likeness.config import (
     photo_files,
     without_effect,
 )
+from likeness.contents import Contents
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
@@ -156,6 +158,21 @@ def growing(amount, per=lambda wildcards: 1):
 def code(script):
     """A script and every local module behind it, as inputs: compared by content, so a touch or a checkout reruns nothing."""
     return [os.path.relpath(path) for path in local_sources(SCRIPTS / script)]
+
+
+# Of the user's files and of the code. Jobs of a cluster read what the Snakemake that sent them remembered.
+CONTENTS = Contents(Path(".snakemake/likeness_contents.json"))
+if workflow.is_main_process:
+    atexit.register(CONTENTS.save)
+
+
+def contents(wildcards, input):
+    """What those of a rule's inputs say that no rule makes: photos, captions, models, code. Snakemake compares files by
+    content only where their dates say that they are newer; these may come from an archive, with any dates.
+    """
+    return CONTENTS.fingerprint(
+        Path(file) for file in input if Path(file).parts[0] != "results"
+    )
 
 
 def under_roots(path):

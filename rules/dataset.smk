@@ -11,6 +11,7 @@ rule detect_faces:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
+        contents=contents,
         no_photos=no_photos,
     message:
         "{wildcards.subject}: find the faces in every photo"
@@ -30,6 +31,7 @@ rule curate_photos:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section("curate", "subject.reference"),
     message:
         "{wildcards.subject}: keep or drop each photo, set some apart for judging"
@@ -51,6 +53,7 @@ rule crop_faces:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
+        contents=contents,
         config=section("crop", "resolution", "buckets"),
     message:
         "{wildcards.subject}: crop the faces"
@@ -78,6 +81,7 @@ rule upscale_faces:
         gpu=1,
         mem_mb=growing(8000),
     params:
+        contents=contents,
         config=section("upscale", "resolution"),
     message:
         "{wildcards.subject}: bring the crops to the training resolution"
@@ -106,6 +110,7 @@ rule caption_faces:
         gpu=int(config["caption"]["backend"] != "template"),
         mem_mb=growing(8000),
     params:
+        contents=contents,
         config=section("subject.trigger", "subject.class_noun", "caption.backend"),
     message:
         "{wildcards.subject}: caption the crops"
@@ -136,6 +141,7 @@ rule draw_class_pictures:
         gpu=1,
         mem_mb=growing(16000),
     params:
+        contents=contents,
         config=section(
             "subject.trigger",
             "subject.class_noun",
@@ -176,6 +182,7 @@ checkpoint build_dataset:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section(
             "subject.trigger",
             "subject.class_noun",

@@ -15,6 +15,7 @@ rule sample_checkpoint:
         gpu=1,
         mem_mb=growing(16000),
     params:
+        contents=contents,
         config=section(
             "sample",
             "clip_skip",
@@ -50,6 +51,7 @@ rule score_checkpoint:
             config["runs"][wildcards.run]["select"]["clip"] is not None
         ),
     params:
+        contents=contents,
         config=section(
             "select.copy_limit",
             "select.leak_limit",
@@ -99,6 +101,7 @@ rule choose_checkpoint:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section(
             "select",
             "train",
@@ -129,6 +132,8 @@ rule plot_sheets:
         "results/logs/{subject}/{run}/plot_sheets.log",
     conda:
         "../envs/likeness.yaml"
+    params:
+        contents=contents,
     message:
         "{wildcards.subject}/{wildcards.run}: plot each prompt's sheet"
     shell:

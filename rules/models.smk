@@ -7,6 +7,8 @@ rule fetch_models:
         "results/logs/fetch_models.log",
     conda:
         "../envs/likeness.yaml"
+    params:
+        contents=contents,
     message:
         "Fetch the pinned model files (once)"
     shell:
@@ -27,6 +29,7 @@ rule fetch_base:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section("base_model", "base_revision", "vae", "prediction_type"),
         roots=[str(root) for root in ROOTS],
     message:
@@ -48,6 +51,7 @@ rule fetch_captioner:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section("caption.backend", "caption.model"),
         roots=[str(root) for root in ROOTS],
     message:
@@ -69,6 +73,7 @@ rule fetch_clip:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section("select.clip"),
         roots=[str(root) for root in ROOTS],
     message:

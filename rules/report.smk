@@ -21,6 +21,7 @@ rule build_dataset_page:
         "../envs/likeness.yaml"
     threads: max(1, ALL_CORES // 2)
     params:
+        contents=contents,
         config=section("subject_name"),
     message:
         "{wildcards.subject}: write the page of the data set, to look at before training"
@@ -48,6 +49,8 @@ rule plot_grid:
         "results/logs/{subject}/{run}/plot_grid.log",
     conda:
         "../envs/likeness.yaml"
+    params:
+        contents=contents,
     message:
         "{wildcards.subject}/{wildcards.run}: plot the grid"
     shell:
@@ -81,6 +84,7 @@ rule build_report:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
+        contents=contents,
         config=section(
             "base_model",
             "resolution",
@@ -120,6 +124,7 @@ rule compare_runs:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section("runs", "subject_name"),
     message:
         "{wildcards.subject}: compare the runs"
@@ -148,6 +153,7 @@ rule build_index:
     conda:
         "../envs/likeness.yaml"
     params:
+        contents=contents,
         config=section("subjects"),
     message:
         "write the first page of the results"

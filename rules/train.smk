@@ -14,6 +14,7 @@ rule cache_latents:
         gpu=1,
         mem_mb=growing(8000),
     params:
+        contents=contents,
         config=section("clip_skip", "flips"),
     message:
         "{wildcards.subject}: encode pictures and captions"
@@ -46,6 +47,7 @@ rule train_lora:
         mem_mb=growing(16000, per=gpus),
         runtime=growing(120),
     params:
+        contents=contents,
         config=section("train", "clip_skip", "subject_name", "run_name"),
     message:
         "{wildcards.subject}/{wildcards.run}: train the LoRA"

@@ -315,15 +315,15 @@ def test_the_first_lines_say_how_near_to_the_limit_the_choice_is(browser, unaske
     opened(browser, unasked_page, width)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert element(browser, "h1").text == "Use epoch 2 at weight 0.6"
+    assert element(browser, "h1").text == "Use epoch 2 at weight 1"
     said = element(browser, "#separation")
     assert said.text == (
-        'Without "ohwx", "woman" draws faces a little like the person: likeness 0.13, where 0 is a stranger and 0.5 is '
+        'Without "ohwx", "woman" draws faces a little like the person: likeness 0.22, where 0 is a stranger and 0.5 is '
         "the limit. Beside the person, somebody else has likeness 0.31."
     )
     assert said.rect["y"] < 844 and said.rect["y"] < element(browser, "#grid").rect["y"]
     measures = dict(reversed(row.text.split("\n")) for row in elements(browser, ".measures div"))
-    assert measures["identity without the trigger, limit 0.5"] == measures["that, by the second recogniser"] == "0.13"
+    assert measures["identity without the trigger, limit 0.5"] == measures["that, by the second recogniser"] == "0.22"
 
 
 def test_every_setting_tells_its_identity_without_the_trigger(browser, unasked_page):
@@ -354,7 +354,7 @@ def test_the_second_drawing_parts_at_the_limit_the_settings_that_leak(browser, u
         "further up: more of the person"
     )
     title = element(browser, "#unasked .chosen title").get_attribute("textContent")
-    assert title.endswith("identity without the trigger 0.13")
+    assert title.endswith("identity without the trigger 0.22")
     element(browser, '#unasked .cell[data-epoch="3"] text').click()
     here = browser.switch_to.active_element.find_element("css selector", "img").get_attribute("alt")
     assert here.startswith("epoch 3, weight 0.6")
@@ -949,7 +949,7 @@ def test_runs_are_compared_on_a_page_that_fits_the_window(browser, runs_page, wi
     opened(browser, runs_page, width)
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert element(browser, "h1").text == "Use strong, epoch 1 at weight 0.6"
+    assert element(browser, "h1").text == "Use strong, epoch 2 at weight 0.8"
     assert "better than the other run, on 4 pictures each" in element(browser, "#evidence").text
     assert element(browser, "code").text == "strong/best/ava_strong.safetensors"
 
@@ -1026,10 +1026,10 @@ def test_the_first_page_shows_every_subject_and_run_and_fits_the_window(browser,
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert broken_pictures(browser) == 0
     cards = elements(browser, ".run")
-    assert [card.find_element("css selector", "h3").text for card in cards] == ["Use epoch 1 at weight 0.6"] * 4
+    assert [card.find_element("css selector", "h3").text for card in cards] == ["Use epoch 2 at weight 1"] * 4
     assert [code.text for code in elements(browser, ".words")] == [
-        *("<lora:ava_portrait:0.6> ohwx woman", "<lora:ava_strong:0.6> ohwx woman"),
-        *("<lora:otto_portrait:0.6> sks man", "<lora:otto_strong:0.6> sks man"),
+        *("<lora:ava_portrait:1> ohwx woman", "<lora:ava_strong:1> ohwx woman"),
+        *("<lora:otto_portrait:1> sks man", "<lora:otto_strong:1> sks man"),
     ]
     said = [card.text for card in cards]
     assert 'Without "ohwx", "woman" still draws anybody: likeness 0.05' in said[0]

@@ -74,6 +74,46 @@ def test_everything_only_touched(project):
     assert project.run().jobs == {}
 
 
+@pytest.fixture
+def from_the_future(project):
+    """Gives files a date in the future; afterwards every file of the project is of now again."""
+
+    def date(*files: Path) -> None:
+        for file in files:
+            os.utime(file, (time.time() + 3 * 86400,) * 2)
+
+    yield date
+    for file in project.folder.rglob("*"):
+        if file.is_file() and file.stat().st_mtime > time.time():
+            os.utime(file)
+
+
+def test_everything_is_dated_in_the_future(project, from_the_future):
+    """By a camera's wrong clock, or by an archive from another time zone: photos, code and the base model alike."""
+    of_users = ("photos", "scripts", "rules", "Snakefile", "small_base", "resources")
+    files = [file for file in project.folder.rglob("*") if file.is_file()]
+    from_the_future(*(file for file in files if file.relative_to(project.folder).parts[0] in of_users))
+    assert project.run().jobs == {}
+    text = (project.folder / "photos" / training_photo(project)).with_suffix(".txt")
+    text.write_text("ohwx woman in a red hat")
+    photo = project.folder / "photos/20.jpg"
+    project.add_photo(photo.name)
+    from_the_future(text, photo)
+    try:
+        outcome = project.run()
+        assert outcome.computed["detect_faces"] == 1 and "train_lora" in outcome.jobs
+        assert project.run().jobs == {}, "and it is done"
+    finally:
+        text.unlink()
+
+
+def test_a_photo_is_replaced_by_an_older_one(project):
+    photo = project.folder / "photos" / training_photo(project)
+    project.add_photo(photo.name, brightness=0.9)
+    os.utime(photo, (0, 0))
+    assert project.run().computed["detect_faces"] == 1
+
+
 def test_photo_changed_but_not_its_crop(project):
     photo = project.folder / "photos" / training_photo(project)
     data = photo.read_bytes()

@@ -1,4 +1,4 @@
-"""The earliest epoch at the lowest weight within one standard error of the best, and only inside the gates."""
+"""Weight 1 and the latest epoch, unless the pictures speak against them, and only inside the gates."""
 
 import numpy as np
 import pandas as pd
@@ -49,20 +49,47 @@ def test_a_clear_best_cell_is_chosen():
     assert low < choice["score"] < high
 
 
-def test_equal_cells_give_the_earliest_epoch_at_its_lowest_weight():
-    choice = choose(made_scores(lambda epoch, weight: 0.7 if epoch > 1 and weight > 0.6 else 0.2), **SELECT)
-    assert (choice["epoch"], choice["weight"]) == (2, 0.8)
-    assert choice["indistinguishable"] == [[e, w] for e in (2, 3, 4) for w in (0.8, 1.0)]
-    assert "Epochs 2 to 4 cannot be told apart" in advice(choice)[1]
+def test_of_equal_cells_the_latest_epoch_is_taken_at_the_weight_nearest_to_1():
+    choice = choose(made_scores(lambda epoch, weight: 0.7 if 1 < epoch < 4 and weight > 0.6 else 0.2), **SELECT)
+    assert (choice["epoch"], choice["weight"]) == (3, 1.0)
+    assert choice["indistinguishable"] == [[e, w] for e in (2, 3) for w in (0.8, 1.0)]
+    assert "Epochs 2 and 3 cannot be told apart" in advice(choice)[1]
+    above = made_scores(lambda *cell: 0.7, weights=[0.8, 1.2])
+    assert chosen(above) == (4, 0.8), "the lower of two weights that are as near"
 
 
-def test_a_later_epoch_that_is_better_by_less_than_the_noise_is_not_waited_for():
-    scores = made_scores(lambda epoch, weight: {1: 0.3}.get(epoch, 0.6), weights=[1.0], noise=0.0)
+def wobbling(level, **more) -> pd.DataFrame:
+    """Scores whose pictures differ by chance from cell to cell, not only from seed to seed."""
+    scores = made_scores(level, noise=0.0, **more)
     wobble = np.random.default_rng(5).normal(0, 0.05, len(scores))
     scores["identity"] += np.where(scores["epoch"] > 0, wobble, 0)
-    choice = choose(scores, **SELECT)
-    assert choice["epoch"] == 2
+    return scores
+
+
+def test_another_epoch_that_is_better_by_less_than_the_noise_is_not_gone_back_to():
+    choice = choose(wobbling(lambda epoch, weight: {1: 0.3}.get(epoch, 0.6), weights=[1.0]), **SELECT)
+    assert choice["epoch"] == 4
     assert {epoch for epoch, _ in choice["indistinguishable"]} == {2, 3, 4}
+
+
+def test_later_epochs_that_are_spoilt_are_not_taken():
+    assert chosen(wobbling(lambda epoch, weight: {1: 0.5, 3: 0.45, 4: 0.1}.get(epoch, 0.6), weights=[1.0])) == (2, 1.0)
+
+
+def test_another_weight_than_1_needs_evidence():
+    """By which 95 % part the cells: one standard error is enough for an epoch, not for a weight."""
+    scores = wobbling(lambda epoch, weight: 0.53 if weight == 1 else 0.56, epochs=1, seeds=[1, 2], weights=[0.8, 1.0])
+    choice = choose(scores, **SELECT)
+    assert (choice["epoch"], choice["weight"]) == (1, 1.0) and [1, 1.0] in choice["indistinguishable"]
+    assert choice["cells"][0]["score"] > choice["cells"][1]["score"] + 0.01
+    assert chosen(wobbling(lambda epoch, weight: 0.4 if weight == 1 else 0.56, weights=[0.8, 1.0])) == (4, 0.8)
+
+
+def test_an_epoch_is_compared_with_those_at_its_weight():
+    """The best cell is at another weight, from which those at weight 1 cannot be told apart; the last of these is worse
+    than the one before it."""
+    levels = {(2, 0.8): 0.62, (2, 1.0): 0.60, (3, 1.0): 0.60, (4, 1.0): 0.50}
+    assert chosen(wobbling(lambda *cell: levels.get(cell, 0.3), weights=[0.8, 1.0])) == (3, 1.0)
 
 
 def test_what_few_pictures_cannot_tell_apart_is_not_taken_for_that_alone():
@@ -84,7 +111,7 @@ def test_an_overfitting_later_epoch_loses_by_prompt_following():
     scores = made_scores(
         lambda epoch, weight: min(0.3 * epoch, 0.8), prompt_score=lambda epoch, weight: {4: 0.3}.get(epoch, 1.0)
     )
-    assert chosen(scores) == (3, 0.6)
+    assert chosen(scores) == (3, 1.0)
 
 
 @pytest.mark.parametrize("reason", ["copy", "leak", "several_faces", "broken"])
@@ -110,7 +137,7 @@ def test_the_base_model_is_reported_and_never_chosen():
     choice = choose(scores, **SELECT)
     assert choice["base"]["score"] > choice["score"]
     assert [0, 0.0] not in choice["indistinguishable"]
-    assert choice["epoch"] == 1
+    assert choice["epoch"] == 4
     assert not choice["better_than_base"]
     assert "base model" in advice(choice)[1]
 
@@ -137,7 +164,7 @@ def test_where_every_cell_that_shows_the_person_leaks_the_best_of_them_is_chosen
     levels = {2: 0.7, 3: 0.7}
     scores = made_scores(lambda epoch, weight: levels.get(epoch, 0.3), gate=lambda *cell: "leak")
     choice = choose(scores, **SELECT)
-    assert (choice["epoch"], choice["weight"], choice["evidence"]) == (2, 0.6, "leaking")
+    assert (choice["epoch"], choice["weight"], choice["evidence"]) == (3, 1.0, "leaking")
     assert "also where the prompt does not name them" in advice(choice)[1]
     assert "leaks are let pass" in choice["rule"]
     scores.loc[scores["epoch"].eq(1), "gate"] = ""
@@ -157,7 +184,7 @@ def test_a_harmless_cell_that_shows_a_stranger_or_nothing_is_no_reason_to_take_t
             gate=lambda epoch, weight, gates=gates: gates.get(epoch, "leak"),
         )
         choice = choose(scores, **SELECT)
-        assert (choice["epoch"], choice["evidence"]) == (2, "leaking")
+        assert (choice["epoch"], choice["evidence"]) == (3, "leaking")
 
 
 def test_the_pictures_of_a_leaking_choice_have_the_scores_that_it_was_made_by(tmp_path):
@@ -242,7 +269,7 @@ def chosen_with(leak_limit: float = 0.5, **unasked: float | None) -> dict:
 
 def test_one_prompt_and_one_seed_work_and_say_that_there_is_no_interval():
     choice = choose(made_scores(lambda epoch, weight: 0.1 * epoch, prompts=PROMPTS[:1], seeds=[7]), **SELECT)
-    assert (choice["epoch"], choice["weight"]) == (4, 0.6)
+    assert (choice["epoch"], choice["weight"]) == (4, 1.0)
     assert choice["interval"] == [choice["score"], choice["score"]]
     assert "no interval" in choice["rule"]
     assert advice(choice)[1].startswith("Of 12 settings with one picture each none scores higher, which tells little")

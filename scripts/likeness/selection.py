@@ -76,16 +76,17 @@ def in_chosen_cell(table: pd.DataFrame, choice: Mapping) -> pd.Series:
 
 
 def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, object]:
-    """The EARLIEST epoch at the LOWEST weight within one standard error of the best cell, and why.
+    """The weight nearest to 1 that cannot be told apart from the best, at it the latest epoch near the best, and why.
 
     `scores` has the columns of scores.tsv; only the rows of a kind in COUNTED take part, and of the others each cell
     reports what the gate went by: untrained, two_people (both by leaks.leak_likeness) and untrained_judge. The paired
     bootstrap draws (prompt, seed) pairs with replacement, `bootstrap` times, the same pairs for every cell, and takes
     percentile intervals of each cell's difference to the best. A cell cannot be told apart from the best when its
-    interval of `confidence` contains 0; that alone is no reason to take it, for with few pictures it is said of cells
-    that are much less like the person (docs/choice.md). Within one standard error (Breiman et al. 1984, for trees) is
-    the interval of that size. Where every cell that shows the person leaks, it is chosen from those, without that gate.
-    Same rows and seed, same answer, whatever the order of the rows.
+    interval of `confidence` contains 0. A LoRA is trained at weight 1, and for as long as was asked: so another weight
+    needs evidence against those nearer to 1, and of the epochs at the weight the latest is taken within one standard
+    error (Breiman et al. 1984, for trees) of the best there. What was measured of that: docs/choice.md. Where every
+    cell that shows the person leaks, it is chosen from those, without that gate. Same rows and seed, same answer,
+    whatever the order of the rows.
 
     Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
     evidence ("measured" | "leaking" | "none"), better_than_base (whether the interval of the chosen cell's difference
@@ -101,20 +102,18 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     pairs = values.shape[1]
     draws = _draws(pairs, bootstrap, seed)
     means = values.mean(axis=1)
-    best = 1 + int(np.argmax(means[1:]))  # argmax takes the first: the earliest, then the lowest
+    best = 1 + int(np.argmax(means[1:]))
     # The difference is taken before the mean, so that equal rows differ by exactly 0.
-    drawn_differences = draws @ (values - values[best]).T
-    difference = _interval(drawn_differences, confidence)
+    difference = _interval(draws @ (values - values[best]).T, confidence)
     interval = _interval(draws @ values.T, confidence)
     possible = means > 0  # a cell without a single likeness is no answer, however few pairs
     possible[0] = False
     alike = possible & (difference[:, 1] >= 0)
-    near = possible & (_interval(drawn_differences, min(confidence, ONE_STANDARD_ERROR))[:, 1] >= 0)
 
     measured, unasked = _cells(rows, matrix.index, means, interval, difference), _unasked(scores, matrix.index)
     cells = [cell | more for cell, more in zip(measured, unasked, strict=True)]
     found = bool(means[best] > 0)
-    chosen = int(np.argmax(near)) if found else _customary(cells)
+    chosen = _latest_near_best(values, draws, _nearest_to_one(matrix.index, alike)) if found else _customary(cells)
     gain = _interval(draws @ (values[[chosen]] - values[0]).T, confidence)
     return {
         "epoch": cells[chosen]["epoch"],
@@ -131,6 +130,22 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
         "base": cells[0],
         "cells": cells[1:],
     }
+
+
+def _nearest_to_one(index: pd.MultiIndex, alike: np.ndarray) -> np.ndarray:
+    """The cells at the weight that is nearest to 1 of those that `alike` has, the lower of two as near: their places,
+    in the order of epochs."""
+    weights = index.get_level_values("weight").to_numpy()
+    weight = min(weights[alike], key=lambda weight: (abs(weight - 1), weight))
+    return np.flatnonzero(weights == weight)
+
+
+def _latest_near_best(values: np.ndarray, draws: np.ndarray, places: np.ndarray) -> int:
+    """Of some cells the last that is within one standard error of the best of them, and shows the person at all."""
+    means = values[places].mean(axis=1)
+    of_weight = values[places] - values[places[np.argmax(means)]]
+    near = (means > 0) & (_interval(draws @ of_weight.T, ONE_STANDARD_ERROR)[:, 1] >= 0)
+    return int(places[near][-1])
 
 
 def compare(
@@ -237,8 +252,8 @@ def advice(choice: dict) -> tuple[str, str]:
         sure = f"Weights {_listed(f'{w:g}' for _, w in alike)} of it cannot be told apart, on {pictures}."
     else:
         sure = (
-            f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; of those nearest to the best this is the "
-            "earliest, at its lowest weight."
+            f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; this is the latest of those nearest to the "
+            "best, at the weight nearest to 1."
         )
     if not choice["better_than_base"]:
         sure += " Nor can the base model without the LoRA be told apart from it: sample more prompts and seeds."
@@ -396,12 +411,12 @@ def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float, leaking: bo
         highest += "; leaks are let pass, because no other picture shows the person"
     if pairs == 1:
         return (
-            f"The earliest epoch at the lowest weight with the highest score; {highest}. With one prompt and one seed "
-            "there is no interval: only equal scores count as equal"
+            f"The highest score, of equal ones the latest epoch at the weight nearest to 1; {highest}. With one prompt "
+            "and one seed there is no interval: only equal scores count as equal"
         )
     return (
-        "The earliest epoch at the lowest weight within one standard error of the best "
-        f"(paired bootstrap over {pairs} prompt and seed pairs); {highest}"
+        "The weight nearest to 1 that cannot be told apart from the best, and at it the latest epoch within one "
+        f"standard error of the best there (paired bootstrap over {pairs} prompt and seed pairs); {highest}"
     )
 
 
