@@ -166,13 +166,20 @@ if workflow.is_main_process:
     atexit.register(CONTENTS.save)
 
 
-def contents(wildcards, input):
-    """What those of a rule's inputs say that no rule makes: photos, captions, models, code. Snakemake compares files by
-    content only where their dates say that they are newer; these may come from an archive, with any dates.
+def contents(script, *sources):
+    """What a rule's code says and those of its inputs that no rule makes (the `sources`, functions of the wildcards):
+    photos, captions, models. Snakemake compares files by content only where their dates say that they are newer; these
+    may come from an archive, with any dates. It compares no param that is made from `input`, so they are named again.
     """
-    return CONTENTS.fingerprint(
-        Path(file) for file in input if Path(file).parts[0] != "results"
-    )
+
+    def fingerprint(wildcards):
+        files = code(script)
+        for source in sources:
+            found = source(wildcards)
+            files += [found] if isinstance(found, (str, Path)) else found
+        return CONTENTS.fingerprint(map(Path, files))
+
+    return fingerprint
 
 
 def under_roots(path):

@@ -11,7 +11,7 @@ rule detect_faces:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
-        contents=contents,
+        contents=contents("detect_faces.py", photos),
         no_photos=no_photos,
     message:
         "{wildcards.subject}: find the faces in every photo"
@@ -31,7 +31,7 @@ rule curate_photos:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("curate_photos.py"),
         config=section("curate", "subject.reference"),
     message:
         "{wildcards.subject}: keep or drop each photo, set some apart for judging"
@@ -53,7 +53,7 @@ rule crop_faces:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
-        contents=contents,
+        contents=contents("crop_faces.py"),
         config=section("crop", "resolution", "buckets"),
     message:
         "{wildcards.subject}: crop the faces"
@@ -81,7 +81,7 @@ rule upscale_faces:
         gpu=1,
         mem_mb=growing(8000),
     params:
-        contents=contents,
+        contents=contents("upscale_faces.py", upscale_weights),
         config=section("upscale", "resolution"),
     message:
         "{wildcards.subject}: bring the crops to the training resolution"
@@ -110,7 +110,9 @@ rule caption_faces:
         gpu=int(config["caption"]["backend"] != "template"),
         mem_mb=growing(8000),
     params:
-        contents=contents,
+        contents=contents(
+            "caption_faces.py", captions_beside_photos, captioners_identity_words
+        ),
         config=section("subject.trigger", "subject.class_noun", "caption.backend"),
     message:
         "{wildcards.subject}: caption the crops"
@@ -141,7 +143,7 @@ rule draw_class_pictures:
         gpu=1,
         mem_mb=growing(16000),
     params:
-        contents=contents,
+        contents=contents("draw_class_pictures.py", identity_words),
         config=section(
             "subject.trigger",
             "subject.class_noun",
@@ -182,7 +184,12 @@ checkpoint build_dataset:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents(
+            "build_dataset.py",
+            identity_words,
+            regularisation_photos,
+            captions_beside_regularisation,
+        ),
         config=section(
             "subject.trigger",
             "subject.class_noun",

@@ -15,7 +15,7 @@ rule sample_checkpoint:
         gpu=1,
         mem_mb=growing(16000),
     params:
-        contents=contents,
+        contents=contents("sample_checkpoint.py"),
         config=section(
             "sample",
             "clip_skip",
@@ -51,7 +51,7 @@ rule score_checkpoint:
             config["runs"][wildcards.run]["select"]["clip"] is not None
         ),
     params:
-        contents=contents,
+        contents=contents("score_checkpoint.py", strangers),
         config=section(
             "select.copy_limit",
             "select.leak_limit",
@@ -101,7 +101,7 @@ rule choose_checkpoint:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("choose_checkpoint.py"),
         config=section(
             "select",
             "train",
@@ -133,7 +133,7 @@ rule plot_sheets:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("plot_sheets.py"),
     message:
         "{wildcards.subject}/{wildcards.run}: plot each prompt's sheet"
     shell:

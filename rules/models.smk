@@ -8,7 +8,7 @@ rule fetch_models:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("fetch_models.py"),
     message:
         "Fetch the pinned model files (once)"
     shell:
@@ -29,7 +29,7 @@ rule fetch_base:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("fetch_base.py", base_model_files),
         config=section("base_model", "base_revision", "vae", "prediction_type"),
         roots=[str(root) for root in ROOTS],
     message:
@@ -51,7 +51,7 @@ rule fetch_captioner:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("fetch_captioner.py", captioner_files),
         config=section("caption.backend", "caption.model"),
         roots=[str(root) for root in ROOTS],
     message:
@@ -73,7 +73,7 @@ rule fetch_clip:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("fetch_clip.py", clip_files),
         config=section("select.clip"),
         roots=[str(root) for root in ROOTS],
     message:

@@ -21,7 +21,7 @@ rule build_dataset_page:
         "../envs/likeness.yaml"
     threads: max(1, ALL_CORES // 2)
     params:
-        contents=contents,
+        contents=contents("build_dataset_page.py"),
         config=section("subject_name"),
     message:
         "{wildcards.subject}: write the page of the data set, to look at before training"
@@ -50,7 +50,7 @@ rule plot_grid:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("plot_grid.py"),
     message:
         "{wildcards.subject}/{wildcards.run}: plot the grid"
     shell:
@@ -84,7 +84,7 @@ rule build_report:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
-        contents=contents,
+        contents=contents("build_report.py"),
         config=section(
             "base_model",
             "resolution",
@@ -124,7 +124,7 @@ rule compare_runs:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("compare_runs.py"),
         config=section("runs", "subject_name"),
     message:
         "{wildcards.subject}: compare the runs"
@@ -153,7 +153,7 @@ rule build_index:
     conda:
         "../envs/likeness.yaml"
     params:
-        contents=contents,
+        contents=contents("build_index.py"),
         config=section("subjects"),
     message:
         "write the first page of the results"

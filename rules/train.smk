@@ -14,7 +14,7 @@ rule cache_latents:
         gpu=1,
         mem_mb=growing(8000),
     params:
-        contents=contents,
+        contents=contents("cache_latents.py"),
         config=section("clip_skip", "flips"),
     message:
         "{wildcards.subject}: encode pictures and captions"
@@ -47,7 +47,7 @@ rule train_lora:
         mem_mb=growing(16000, per=gpus),
         runtime=growing(120),
     params:
-        contents=contents,
+        contents=contents("train_lora.py", network_weights),
         config=section("train", "clip_skip", "subject_name", "run_name"),
     message:
         "{wildcards.subject}/{wildcards.run}: train the LoRA"

@@ -96,7 +96,7 @@ def test_everything_is_dated_in_the_future(project, from_the_future):
     assert project.run().jobs == {}
     text = (project.folder / "photos" / training_photo(project)).with_suffix(".txt")
     text.write_text("ohwx woman in a red hat")
-    photo = project.folder / "photos/20.jpg"
+    photo = project.folder / "photos/21.jpg"
     project.add_photo(photo.name)
     from_the_future(text, photo)
     try:

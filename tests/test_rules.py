@@ -47,6 +47,18 @@ def test_every_rule_has_its_script_and_its_log_by_one_name():
         assert re.search(rf"results/logs/.*\b{name}(-\{{epoch\}})?\.log", body), name
 
 
+# Of a rule's inputs, those that another rule makes (where they are a function of the wildcards).
+MADE = {"captioner", "class_pictures", "clip", "sampled_epochs", "sampled_epochs_of_all_runs", "trained_models"}
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_what_a_rule_compares_by_content_is_all_that_no_rule_makes(rule):
+    inputs = re.search(r"    input:\n((?:        .*\n)+)", RULES[rule])[1]
+    named = re.search(r"        contents=contents\(([^)]*)\)", RULES[rule])[1].replace("\n", " ")
+    functions = set(re.findall(r"^        \w+=([a-z_]+),$", inputs, re.M))
+    assert {part.strip() for part in named.split(",") if part.strip()} == {f'"{rule}.py"', *(functions - MADE)}
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_script_reads_no_key_that_its_rule_does_not_list(program):
     handed = listed(program)
