@@ -2,7 +2,6 @@
 import sys
 from pathlib import Path
 
-from snakemake.dag import DAG
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -37,17 +36,6 @@ include: "rules/dataset.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
-
-
-# The dates of files mean nothing here: a camera's clock is wrong, an archive comes from another time zone. What files
-# say is a param of every rule (rules/common.smk).
-async def dates_mean_nothing(dag, job, outputs):
-    """In the place of Snakemake's check that no output is older than an input, which ends a run after a photo whose
-    date lies in the future. It is for clusters whose clocks differ; what is handed on there is compared by content.
-    """
-
-
-DAG.check_output_mtime = dates_mean_nothing
 
 
 # Snakemake 9.27.1 plans another round of its scheduler a second after every round, for its limit of submissions per
