@@ -18,8 +18,9 @@ CONFIG_FILE = (
     else Path(workflow.basedir, "config.yaml")
 )
 try:
-    for file in (CONFIG_FILE, *workflow.config_settings.configfiles):
-        check_yaml(Path(file))
+    if workflow.is_main_process:  # the jobs of a cluster read what it has checked
+        for file in (CONFIG_FILE, *workflow.config_settings.configfiles):
+            check_yaml(Path(file))
 except (LikenessError, OSError) as mistake:
     raise WorkflowError(str(mistake)) from None
 

@@ -181,15 +181,16 @@ def contents(script, *sources):
     photos, captions, models. Snakemake compares files by content only where their dates say that they are newer; these
     may come from an archive, with any dates. It compares no param that is made from `input`, so they are named again.
     """
+    said = CONTENTS.fingerprint(map(Path, code(script)))  # once, not for each job
 
     def fingerprint(wildcards):
-        files = code(script)
+        files = []
         for source in sources:
             found = source(wildcards)
             files += [found] if isinstance(found, (str, Path)) else found
-        return CONTENTS.fingerprint(map(Path, files))
+        return f"{said} {CONTENTS.fingerprint(map(Path, files))}"
 
-    return fingerprint
+    return fingerprint if sources else said
 
 
 def under_roots(path):
@@ -225,18 +226,23 @@ def class_pictures(wildcards):
     return f"results/{wildcards.subject}/class_pictures.tsv" if drawn else []
 
 
+def regularisation_folder(wildcards):
+    """Where a subject's photos of other people of the class lie; None where there are none, or they are drawn."""
+    if draws_class_pictures(wildcards):
+        return None
+    return under_roots(config["subjects"][wildcards.subject]["regularisation"])
+
+
 def regularisation_photos(wildcards):
     """Photos of other people of the class, where a subject has them."""
-    if draws_class_pictures(wildcards):
-        return []
-    folder = under_roots(config["subjects"][wildcards.subject]["regularisation"])
+    folder = regularisation_folder(wildcards)
     return photo_files(folder) if folder else []
 
 
 def captions_beside_regularisation(wildcards):
     """The captions beside regularisation photos."""
-    pictures = regularisation_photos(wildcards)
-    return caption_files(pictures[0].parent) if pictures else []
+    folder = regularisation_folder(wildcards)
+    return caption_files(folder) if folder else []
 
 
 def upscale_weights(wildcards):

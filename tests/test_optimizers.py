@@ -18,6 +18,7 @@ TRAIN = {
     "lr_scheduler_num_cycles": 3,
     "lr_scheduler_power": 1.0,
     "lr_warmup_steps": 0,
+    "max_train_steps": None,
     "loraplus_lr_ratio": 1.0,
     "network": "lora",
 }

@@ -17,7 +17,8 @@ def caption_files(folder: Path) -> list[Path]:
     """Every file of a folder that could be a caption, sorted. A link that leads out of the folder is none: whoever
     sends photos could have any text of this machine shown on a page."""
     found = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in found if _can_be_listed(path) and _is_within(path, folder))
+    within = folder.resolve()
+    return sorted(path for path in found if _can_be_listed(path) and _is_within(path, within))
 
 
 def by_photo(photos: Iterable[Path], texts: Iterable[Path]) -> dict[Path, Path]:
@@ -80,4 +81,4 @@ def _can_be_listed(path: Path) -> bool:
 
 
 def _is_within(path: Path, folder: Path) -> bool:
-    return os.access(path, os.R_OK) and path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    return os.access(path, os.R_OK) and path.is_file() and path.resolve().is_relative_to(folder)

@@ -19,9 +19,11 @@ from likeness.errors import DISK_FULL, LikenessError
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 # What ends a script in the middle of its work, and what to do.
-DISK_TROUBLE = dict.fromkeys(DISK_FULL, "free some space (df -h, and df -i for the number of files)")
-DISK_TROUBLE |= {errno.EROFS: "make the disk writable", errno.EACCES: "give yourself the right to write there"}
-DISK_TROUBLE[errno.EISDIR] = "remove that folder"
+DISK_TROUBLE = dict.fromkeys(DISK_FULL, "free some space (df -h, and df -i for the number of files)") | {
+    errno.EROFS: "make the disk writable",
+    errno.EACCES: "give yourself the right to write there",
+    errno.EISDIR: "remove that folder",
+}
 
 # Where a person looks. `open_log` points 1 and 2 at the log file, so that the chatter of libraries goes there.
 terminal = sys.stderr

@@ -224,13 +224,6 @@ class Train(Section):
             raise ValueError("masked_prior is about what masked_loss leaves out; set masked_loss: true as well")
         if None not in (self.max_train_steps, self.epochs, self.repeats):
             raise ValueError("max_train_steps, epochs and repeats: two of them give the third; set one of them to null")
-        if self.lr_warmup_steps and self.lr_scheduler == "constant":
-            raise ValueError("lr_warmup_steps: constant has no warm-up; write lr_scheduler: constant_with_warmup")
-        if self.max_train_steps and self.lr_warmup_steps >= self.max_train_steps:
-            raise ValueError(
-                f"lr_warmup_steps: {self.lr_warmup_steps} of {self.max_train_steps} steps, so the full rate is never "
-                "reached; a tenth of the steps is much"
-            )
         if mistakes := problems(self.model_dump()):
             raise ValueError("; ".join(mistakes))
         return self
@@ -450,7 +443,7 @@ def _subjects_of_table(table: str, roots: Iterable[Path]) -> dict[str, dict]:
     LikenessError if they cannot be read."""
     import pandas as pd  # only here: a Snakefile without a table starts without it
 
-    path = next((root / table for root in roots if os.path.isfile(root / table)), None)
+    path = _found(table, roots, os.path.isfile)
     if path is None:
         raise LikenessError(f"config:\n  subjects: no file {table!r}; expected a tab-separated table of subjects")
     try:
@@ -501,9 +494,9 @@ def _models_nowhere(config: Config, runs: Mapping[str, Mapping], roots: Iterable
     problems = [
         f"{key}: nothing at {model!r}; expected {kinds}, or a hub id such as owner/name"
         for key, (model, kinds) in named.items()
-        if model and not _is_here(model, roots) and not _could_be_hub_id(model, roots)
+        if model and not _found(model, roots) and not _could_be_hub_id(model, roots)
     ]
-    if config.vae and not _is_here(config.vae, roots):
+    if config.vae and not _found(config.vae, roots):
         problems.append(f"vae: nothing at {config.vae!r}; expected a diffusers folder or a .safetensors file")
     return problems
 
@@ -512,12 +505,8 @@ def _could_be_hub_id(model: str, roots: Iterable[Path]) -> bool:
     """owner/name or name; not where a folder of the owner's name is here, for then a path was meant."""
     owner, slash, _ = model.partition("/")
     is_file = Path(model).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-    is_path = is_file or (slash and _is_here(owner, roots))
+    is_path = is_file or (slash and _found(owner, roots))
     return not is_path and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model))
-
-
-def _is_here(path: str, roots: Iterable[Path]) -> bool:
-    return any(os.path.exists(root / path) for root in roots)
 
 
 # What another setting must be for a key of `train` to do anything, in words and as a test.
@@ -544,13 +533,12 @@ NEEDED: dict[str, tuple[str, Callable[[Mapping], bool]]] = {
 def without_effect(raw: Mapping, config: Mapping) -> list[str]:
     """A sentence for every key of `train` that is written in `raw`, the configuration as it was read, and does nothing
     in any run of `config`, the checked one."""
-    common = raw.get("train") or {}
-    sentences = []
+    raw, sentences = _without_empty_sections(raw), []
     for key, (needed, is_met) in NEEDED.items():
         of_runs = [
             run["train"]
             for name, run in config["runs"].items()
-            if key in common or key in ((raw["runs"][name] or {}).get("train") or {})
+            if key in raw.get("train", {}) or key in raw["runs"][name].get("train", {})
         ]
         if of_runs and not any(is_met(train) for train in of_runs):
             sentences.append(f"train.{key} has no effect without {needed}")
@@ -615,7 +603,13 @@ def _check_regularisation(regularisation: str | None, roots: Iterable[Path]) -> 
 
 
 def _is_file(path: str, roots: Iterable[Path]) -> bool:
-    return any(os.path.isfile(root / path) for root in roots)
+    return _found(path, roots, os.path.isfile) is not None
+
+
+def _found(path: str, roots: Iterable[Path], is_wanted: Callable[[Path], bool] = os.path.exists) -> Path | None:
+    """A path of the configuration below the first of `roots` that has it. os.path's tests say no of a name that is too
+    long, where Path's raise an error."""
+    return next((root / path for root in roots if is_wanted(root / path)), None)
 
 
 def _filled_in(section: Section) -> dict:
@@ -624,10 +618,10 @@ def _filled_in(section: Section) -> dict:
 
 def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -> Path:
     """A folder of photos, of `whom` for a sentence. Raises LikenessError if it is not there."""
-    for root in roots:
-        if os.path.isdir(root / photos):
-            return root / photos
-    raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
+    folder = _found(photos, roots, os.path.isdir)
+    if folder is None:
+        raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
+    return folder
 
 
 def checked_photos(photos: str, folder: Path) -> list[Path]:
@@ -686,12 +680,9 @@ def _validated(model: type[Section], raw: dict, where: tuple[str, ...]) -> tuple
 
 def _known_keys(where: tuple[str | int, ...]) -> list[str]:
     """The keys that a place of the configuration has."""
-    schema = Config.model_json_schema()
-    names = {"subjects": "Subject"} | {key: key.capitalize() for key in Config.model_fields if _is_section(key)}
-    section = next((names[part] for part in reversed(where) if part in names), None)
-    if where[:1] == ("runs",) and section is None:
-        return ["train", "sample", "select"]
-    return list((schema["$defs"][section] if section else schema)["properties"])
+    sections = {key: field.annotation for key, field in Config.model_fields.items() if _is_section(key)}
+    sections |= {"subjects": Subject}
+    return list(next((sections[part] for part in reversed(where) if part in sections), Config).model_fields)
 
 
 def _sentence(error: dict, where: tuple[str, ...]) -> str:

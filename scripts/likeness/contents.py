@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from likeness.errors import LikenessError
 from likeness.provenance import canonical, digest, file_sha256
 
 # Larger files (base models) are known by size and date: reading them at each call would take a minute, and the stage
@@ -29,10 +30,10 @@ class Contents:
     def save(self) -> None:
         """Remember what was read; where nothing can be written it is read again next time."""
         if self._changed and self._store.parent.is_dir():
-            temporary = self._store.with_suffix(".new")
-            with suppress(OSError):
-                temporary.write_text(canonical(self._known))
-                temporary.replace(self._store)
+            from likeness.files import write_atomic  # only here: it brings pandas, and most calls have nothing new
+
+            with suppress(OSError, LikenessError):
+                write_atomic(self._store, canonical(self._known))
 
     def _content(self, path: Path) -> str:
         try:

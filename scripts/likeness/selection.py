@@ -136,7 +136,7 @@ def _nearest_to_one(index: pd.MultiIndex, alike: np.ndarray) -> np.ndarray:
     """The cells at the weight that is nearest to 1 of those that `alike` has, the lower of two as near: their places,
     in the order of epochs."""
     weights = index.get_level_values("weight").to_numpy()
-    weight = min(weights[alike], key=lambda weight: (abs(weight - 1), weight))
+    weight = min(weights[alike], key=_from_one)
     return np.flatnonzero(weights == weight)
 
 
@@ -398,7 +398,12 @@ def _customary(cells: Sequence[dict]) -> int:
     """What people use without evidence: the last epoch at the weight nearest to 1 (the lower of two as near)."""
     last = max(cell["epoch"] for cell in cells)
     candidates = [i for i, cell in enumerate(cells) if cell["epoch"] == last]
-    return min(candidates, key=lambda i: (abs(cells[i]["weight"] - 1.0), cells[i]["weight"]))
+    return min(candidates, key=lambda i: _from_one(cells[i]["weight"]))
+
+
+def _from_one(weight: float) -> tuple[float, float]:
+    """To sort weights by: nearest to 1 first, of two as near the lower one."""
+    return abs(weight - 1), weight
 
 
 def _rule(cells: Sequence[dict], best: int, pairs: int, beta: float, leaking: bool) -> str:

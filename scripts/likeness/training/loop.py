@@ -83,11 +83,8 @@ def train(
     images, regularisation = sizes(dataset)
     steps = schedule(settings, images, regularisation)
     per_epoch, total = steps["steps_per_epoch"], steps["total_steps"]
-    if settings["lr_warmup_steps"] >= total:
-        raise LikenessError(
-            f"lr_warmup_steps: {settings['lr_warmup_steps']} of {total} steps, so the full rate is never reached; a "
-            "tenth of the steps is much"
-        )
+    if mistakes := optimizers.endless_warm_up(settings, total):
+        raise LikenessError(*mistakes)
     wanted = saved_epochs(steps["epochs"], settings["save_every_n_epochs"])
     explained = functools.partial(memory_explained, settings | {"resolution": dataset["resolution"]})
     with explained():

@@ -84,6 +84,9 @@ def problems(train: Mapping) -> list[str]:
         ]
         if len(set(rates.values())) > 1:
             found.append(f"text_encoder_lr: {name} has one step size for all; write the same as learning_rate")
+    if train["lr_warmup_steps"] and train["lr_scheduler"] == "constant":
+        found.append("lr_warmup_steps: constant has no warm-up; write lr_scheduler: constant_with_warmup")
+    found += endless_warm_up(train, train["max_train_steps"])
     if train["loraplus_lr_ratio"] != 1:
         if train["network"] in ("loha", "lokr"):
             found.append(f"loraplus_lr_ratio: network {train['network']} has no second matrix; expected lora or locon")
@@ -97,6 +100,16 @@ def problems(train: Mapping) -> list[str]:
     if arguments.get("warmup_init") and not _relative_step(train):
         found.append("optimizer_args.warmup_init: needs relative_step: true")
     return found
+
+
+def endless_warm_up(train: Mapping, total: int | None) -> list[str]:
+    """A sentence if the warm-up takes all of a training's `total` steps; none where these are not known yet."""
+    if total is None or train["lr_warmup_steps"] < total:
+        return []
+    return [
+        f"lr_warmup_steps: {train['lr_warmup_steps']} of {total} steps, so the full rate is never reached; a tenth of "
+        "the steps is much"
+    ]
 
 
 def optimizer(train: Mapping, parameters: Mapping[str, list]):

@@ -75,8 +75,9 @@ def prepared(
             _checkpoint_gradients(encoder)
     if shuffles and not encoders:
         encoders = [encoder.to(device) for encoder in load_text_encoders(base, DTYPES[settings["precision"]])]
-    optimizer = optimizers.optimizer(settings, _parameter_groups(settings, networks))
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    groups = _parameter_groups(settings, networks)
+    optimizer = optimizers.optimizer(settings, groups)
+    average = [p.detach().clone() for group in groups.values() for p in group] if settings["ema_decay"] else None
     unchanged = settings | {"flip_aug": False, "shuffle_caption": False, "caption_dropout_rate": 0.0}
     heldout = {"images": dataset["heldout"], "regularisation": []}
     heldout_latents = {"images": latents["heldout"], "regularisation": {}}
@@ -91,7 +92,7 @@ def prepared(
         optimizer=optimizer,
         lr_scheduler=optimizers.lr_scheduler(settings, optimizer, total),
         scaler=torch.amp.GradScaler(device.type, enabled=settings["precision"] == "fp16"),
-        average=[p.detach().clone() for p in trained] if settings["ema_decay"] else None,
+        average=average,
         processes=processes,
     )
 
