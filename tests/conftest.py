@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,27 @@ def small_base(tmp_path_factory, model_files) -> Path:
     merge_list = model_files / "bpe_simple_vocab_16e6.txt.gz"
     small_pipeline(merge_list, 64, width=16, text_width=32, seed=1).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory, model_files, small_base):
+    """A project.Project that has run to its end, once for all processes of tests; use copies of it."""
+    from project import Project
+
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    with open(place / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = (place / "finished").exists()
+        project = Project(place / "finished", model_files, small_base, made=made)
+        if not made:
+            try:
+                project.run()
+            except BaseException:
+                shutil.rmtree(project.folder)
+                raise
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -137,8 +137,8 @@ def test_a_mistake_in_the_configuration_starts_no_job(project):
 
 
 @pytest.mark.parametrize("name", ["all.html", "all.zip"])
-def test_snakemakes_own_report_has_the_results_with_captions_in_categories(project, name):
-    project.run()
+def test_snakemakes_own_report_has_the_results_with_captions_in_categories(finished_project, tmp_path, name):
+    project = finished_project.copied(tmp_path / "project")
     done = call(SNAKEMAKE, "--report", name, cwd=project.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     made = project.folder / name

@@ -181,7 +181,7 @@ def regularisation(project: Project) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, model_files) -> Project:
+def finished(tmp_path_factory, model_files) -> Project:
     """With a finished data set, of which four pictures are of other people."""
     folder = tmp_path_factory.mktemp("class") / "project"
     project = Project(folder, model_files, ROOT / "resources/base")
@@ -193,14 +193,10 @@ def project(tmp_path_factory, model_files) -> Project:
     return project
 
 
-@pytest.fixture(autouse=True)
-def as_it_was(request):
-    """A row leaves a finished project behind, as it found it."""
-    yield
-    if "project" in request.fixturenames:
-        project = request.getfixturevalue("project")
-        project.configure(**project.start_with, subjects=asking())
-        project.run(DATASET)
+@pytest.fixture
+def project(finished, tmp_path) -> Project:
+    """A copy for each row."""
+    return finished.copied(tmp_path / "project")
 
 
 def test_the_class_pictures_are_kohyas_regularisation_folder(project):
@@ -251,11 +247,8 @@ def test_a_caption_written_beside_a_photo(project):
     text = (project.folder / "results/ava" / photo).with_suffix(".txt")
     text.write_text("ohwx woman, wearing a red hat")
     project.configure(**project.start_with, subjects=asking(images=9))
-    try:
-        outcome = project.run(DATASET)
-        drawn = [item["caption"] for item in regularisation(project)]
-    finally:
-        text.unlink()
+    outcome = project.run(DATASET)
+    drawn = [item["caption"] for item in regularisation(project)]
     assert "a woman, wearing a red hat" in drawn
     assert outcome.computed["draw_class_pictures"] <= 9 - DRAWN + 2, "the other captions' pictures are found again"
 
@@ -270,11 +263,8 @@ def test_a_folder_named_generate_is_called_by_its_path(project):
     folder = project.folder / "generate"
     folder.mkdir()
     shutil.copy(ROOT / "resources/strangers/00000.jpg", folder)
-    try:
-        refused = project.run(DATASET, check=False)
-        project.configure(**project.start_with, subjects=asking("./generate"))
-        assert jobs(project.run(DATASET)) == {"build_dataset"}
-        assert [item["caption"] for item in regularisation(project)] == ["woman"]
-    finally:
-        shutil.rmtree(folder)
+    refused = project.run(DATASET, check=False)
     assert refused.status == 1 and "write ./generate to use its photos" in refused.text
+    project.configure(**project.start_with, subjects=asking("./generate"))
+    assert jobs(project.run(DATASET)) == {"build_dataset"}
+    assert [item["caption"] for item in regularisation(project)] == ["woman"]

@@ -18,14 +18,14 @@ from project import Project
 from training_in_project import TRAINED, assert_as_if_nothing_had_happened, forget, log, prepare, trainer
 from waiting import wait_for
 
-EPOCHS = 16
-EPOCH_SECONDS = 0.7  # so that a dozen kills fall into different epochs, and a second Snakemake starts within them
+EPOCHS = 10
+EPOCH_SECONDS = 0.7  # so that six kills fall into different epochs, and a second Snakemake starts within them
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, model_files, small_base) -> Project:
+def project(tmp_path_factory, finished_project) -> Project:
     """Everything up to training is done; training is long enough to be hit in the middle."""
-    project = Project(tmp_path_factory.mktemp("faults") / "project", model_files, small_base)
+    project = finished_project.copied(tmp_path_factory.mktemp("faults") / "project")
     prepare(project, EPOCHS, EPOCH_SECONDS)
     return project
 
@@ -46,16 +46,14 @@ def untrained(project, undisturbed):
 
 
 def test_trainer_killed_at_random_steps(project, undisturbed):
-    """SIGKILL, twelve times, each at a random moment of some epoch."""
+    """SIGKILL, six times, each at a random moment of some epoch."""
     moments = random.Random(7)
-    kills = 0
-    while kills < 12:
+    for _ in range(6):
         snakemake = project.start(TRAINED)
         process = trainer(project)
         time.sleep(moments.uniform(0, 0.6))
         process.kill()
         assert snakemake.wait(timeout=120) != 0
-        kills += 1
     project.run(TRAINED)
     assert_as_if_nothing_had_happened(project, undisturbed)
 

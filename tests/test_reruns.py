@@ -24,25 +24,16 @@ CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, model_files, small_base) -> Project:
-    """Finished once; its path has spaces and an accent, because users' paths do."""
-    project = Project(tmp_path_factory.mktemp("rerun") / "my phötos and models", model_files, small_base)
-    outcome = project.run()
-    assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, PAGE, *TRAINED, *JUDGED}
-    assert outcome.computed["train_lora"] == 2 and outcome.computed["sample_checkpoint"] == 2 * CELLS + 2
-    return project
+def project(tmp_path_factory, finished_project) -> Project:
+    """Its path has spaces and an accent, because users' paths do."""
+    return finished_project.copied(tmp_path_factory.mktemp("rerun") / "my phötos and models")
 
 
 @pytest.fixture(autouse=True)
-def finished_before_and_after(project):
+def finished_before(project, finished_project):
     """Every row starts from the same finished project, whatever the row before it did."""
     yield
-    project.configure()
-    for n in range(8):
-        project.add_photo(f"{n:02d}.jpg")
-    for extra in project.folder.glob("photos/2*.jpg"):
-        extra.unlink()
-    project.run()
+    project.restore(finished_project)
 
 
 def training_photo(project: Project) -> str:
@@ -74,37 +65,25 @@ def test_everything_only_touched(project):
     assert project.run().jobs == {}
 
 
-@pytest.fixture
-def from_the_future(project):
-    """Gives files a date in the future; afterwards every file of the project is of now again."""
-
-    def date(*files: Path) -> None:
-        for file in files:
-            os.utime(file, (time.time() + 3 * 86400,) * 2)
-
-    yield date
-    for file in project.folder.rglob("*"):
-        if file.is_file() and file.stat().st_mtime > time.time():
-            os.utime(file)
+def date_in_the_future(*files: Path) -> None:
+    for file in files:
+        os.utime(file, (time.time() + 3 * 86400,) * 2)
 
 
-def test_everything_is_dated_in_the_future(project, from_the_future):
+def test_everything_is_dated_in_the_future(project):
     """By a camera's wrong clock, or by an archive from another time zone: photos, code and the base model alike."""
     of_users = ("photos", "scripts", "rules", "Snakefile", "small_base", "resources")
     files = [file for file in project.folder.rglob("*") if file.is_file()]
-    from_the_future(*(file for file in files if file.relative_to(project.folder).parts[0] in of_users))
+    date_in_the_future(*(file for file in files if file.relative_to(project.folder).parts[0] in of_users))
     assert project.run().jobs == {}
     text = (project.folder / "photos" / training_photo(project)).with_suffix(".txt")
     text.write_text("ohwx woman in a red hat")
     photo = project.folder / "photos/21.jpg"
     project.add_photo(photo.name)
-    from_the_future(text, photo)
-    try:
-        outcome = project.run()
-        assert outcome.computed["detect_faces"] == 1 and "train_lora" in outcome.jobs
-        assert project.run().jobs == {}, "and it is done"
-    finally:
-        text.unlink()
+    date_in_the_future(text, photo)
+    outcome = project.run()
+    assert outcome.computed["detect_faces"] == 1 and "train_lora" in outcome.jobs
+    assert project.run().jobs == {}, "and it is done"
 
 
 def test_a_photo_is_replaced_by_an_older_one(project):
@@ -252,10 +231,7 @@ def test_helper_module_edited(project):
 def test_caption_written_beside_a_photo(project):
     text = (project.folder / "photos" / training_photo(project)).with_suffix(".txt")
     text.write_text("ohwx woman in a red hat")
-    try:
-        outcome = project.run()
-    finally:
-        text.unlink()
+    outcome = project.run()
     assert "detect_faces" not in outcome.jobs and outcome.computed["train_lora"] == 2
     assert outcome.computed["cache_latents"] == 2, "the hidden states of a caption and of its class caption, no picture"
 
@@ -301,4 +277,5 @@ def test_results_deleted(project):
     outcome = project.run()
     assert set(outcome.jobs) == {"fetch_models", "fetch_base", *DATASET, PAGE, *TRAINED, *JUDGED}
     assert outcome.computed["detect_faces"] == 8 and outcome.computed["train_lora"] == 2
+    assert outcome.computed["sample_checkpoint"] == 2 * CELLS + 2
     assert project.loras() == loras, "the same photos and settings give the same bytes"

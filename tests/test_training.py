@@ -211,9 +211,10 @@ def test_a_loss_scaler_that_passes_over_every_step_stops(tmp_path, base_manifest
 
 def test_a_lora_too_large_for_its_file_is_never_saved(tmp_path, base_manifest):
     """After the only step of an epoch, whose own loss and gradient were finite."""
-    options = {"learning_rate": 1e30, "batch_size": 5, "epochs": 2, "max_train_steps": 2}
+    settings = short_settings(batch_size=5, epochs=2, max_train_steps=2)
+    settings["learning_rate"] = 1e30  # beyond what a configuration may ask for
     with pytest.raises(LikenessError, match=r"the LoRA is not finite at step 1; photos: 00, 01, 02, 03, 04\. Try"):
-        trained(tmp_path, base_manifest, **options)
+        trained(tmp_path, base_manifest, settings=settings)
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"lock", "owner"}
 
 

@@ -2,3 +2,7 @@
 
 The library knows no Snakemake: every function takes plain values and paths.
 """
+
+from likeness.imports import start_sooner
+
+start_sooner()

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from likeness import imports
 from likeness.errors import LikenessError
 
 
@@ -132,6 +133,7 @@ def optimizer(train: Mapping, parameters: Mapping[str, list]):
     for key in ("betas", "eps"):
         if isinstance(arguments.get(key), list):
             arguments[key] = tuple(arguments[key])
+    imports.show(kind.module.partition(".")[0])
     try:
         made = getattr(importlib.import_module(kind.module), kind.name)(groups, **arguments)
     except ImportError as error:
