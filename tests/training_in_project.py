@@ -17,6 +17,7 @@ SHORT_SAMPLES = {"weights": [1.0], "steps": 1}
 
 def prepare(project: Project, epochs: int, epoch_seconds: float) -> None:
     """Do everything up to training, and set the training to so many epochs of so many seconds on this machine."""
+    forget(project)
     project.configure(train={"epochs": 2, "max_train_steps": 40}, sample=SHORT_SAMPLES)
     project.run(TRAINED)
     steps = max(5, min(60, round(epoch_seconds / seconds_per_step(project))))

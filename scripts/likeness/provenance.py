@@ -11,7 +11,7 @@ from typing import Any
 SCRIPTS = Path(__file__).resolve().parent.parent
 
 # Modules that change what a job says or where it runs, never what it makes: a reworded message must not train again.
-SAYING = ("cli.py", "devices.py", "errors.py", "training/course.py", "training/metrics.py")
+SAYING = ("cli.py", "devices.py", "errors.py", "imports.py", "training/course.py", "training/metrics.py")
 NOT_IN_KEYS = {SCRIPTS / "likeness" / name for name in SAYING}
 
 
