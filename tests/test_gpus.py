@@ -20,7 +20,7 @@ def project(tmp_path_factory, model_files, small_base) -> Project:
     """Two subjects, ready to train."""
     project = Project(tmp_path_factory.mktemp("gpus") / "project", model_files, small_base)
     project.in_one_thread = ()
-    train = {"epochs": 2, "max_train_steps": 80}
+    train = {"epochs": 2, "max_train_steps": 40}
     # Different settings per subject cannot be had, so the second subject's photos differ instead: its own run store.
     for n in range(6):
         project.add_photo(f"{n:02d}.jpg")

@@ -50,11 +50,11 @@ def test_everything_at_once(tmp_path, model_files, small_base):
     assert samples[samples.weight == 0.5].sha256.tolist() != samples[samples.weight == 1.0].sha256.tolist()
 
     shutil.copy(last, project.folder / "start.safetensors")
-    more = {"network_weights": "start.safetensors", "epochs": None, "repeats": 1, "max_train_steps": 8}
+    more = {"network_weights": "start.safetensors", "epochs": None, "repeats": 1, "max_train_steps": 4}
     project.configure(**project.config | {"runs": {"portrait": {}, "more": {"train": more}}})
     outcome = project.run()
     models = json.loads((project.folder / "results/ava/more/models.json").read_text())
-    assert models["epochs"][-1]["epoch"] == -(-8 // models["steps_per_epoch"])
+    assert models["epochs"][-1]["epoch"] == -(-4 // models["steps_per_epoch"])
     assert outcome.jobs["train_lora"] == 1 and (project.folder / "results/ava/more/report.html").is_file()
     assert (
         outcome.jobs["compare_runs"] == 1

@@ -93,7 +93,7 @@ def train_until_killed(folder: Path, base: dict, kill_at: int, settings: dict) -
 @pytest.mark.parametrize(
     ("kills", "changes"),
     [
-        (20, {"precision": "fp16", "train_text_encoder": True, "ema_decay": 0.9, "dropout": 0.1}),
+        (10, {"precision": "fp16", "train_text_encoder": True, "ema_decay": 0.9, "dropout": 0.1}),
         (
             5,
             {
