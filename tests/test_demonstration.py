@@ -1,4 +1,4 @@
-"""What `make demo` runs, as shipped: every trap photo gets its reason, every file loads, the report opens."""
+"""What `make demo` runs, with half of its training steps to save minutes: every trap photo gets its reason, every file loads, the report opens."""
 
 import json
 import os
@@ -47,7 +47,8 @@ def snakemake(folder: Path) -> subprocess.CompletedProcess:
     program = Path(sys.executable).parent / "snakemake"
     # One core: the other one is busy with other tests, and two threads that share it wait for one another.
     command = [program, "--cores", "1", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    return subprocess.run(command, capture_output=True, text=True)
+    fewer = ["--config", "train={max_train_steps: 200}"]
+    return subprocess.run([*command, *fewer], capture_output=True, text=True)
 
 
 def table(path: Path) -> pd.DataFrame:
@@ -111,7 +112,7 @@ def test_before_training_it_draws_strangers_and_after_it_the_person(results):
     near = scores[scores.kind == "near"]
     assert near.face_found.mean() == 1
     before, after = near[near.epoch == 0].identity.mean(), near[(near.epoch == 4) & (near.weight == 1)].identity.mean()
-    assert after - before > 0.2, "0.45 where it was measured"
+    assert after - before > 0.2, "0.6 after all the steps (docs/likeness.md)"
     choice = json.loads((results / "ava/portrait/best/choice.json").read_text())
     assert choice["evidence"] == "measured" and choice["better_than_base"]
 
