@@ -1,4 +1,5 @@
-"""What `make demo` runs, with half of its training steps to save minutes: every trap photo gets its reason, every file loads, the report opens."""
+"""What `make demo` runs, with half of its training steps to save minutes: every trap photo gets its reason, every file
+loads, the report opens."""
 
 import json
 import os
@@ -47,8 +48,8 @@ def snakemake(folder: Path) -> subprocess.CompletedProcess:
     program = Path(sys.executable).parent / "snakemake"
     # One core: the other one is busy with other tests, and two threads that share it wait for one another.
     command = [program, "--cores", "1", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    fewer = ["--config", "train={max_train_steps: 200}"]
-    return subprocess.run([*command, *fewer], capture_output=True, text=True)
+    (folder / "fewer.yaml").write_text("train: {max_train_steps: 200}\n")
+    return subprocess.run([*command, "--configfile", folder / "fewer.yaml"], capture_output=True, text=True)
 
 
 def table(path: Path) -> pd.DataFrame:
