@@ -22,7 +22,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test test-slurm fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
+.PHONY: env demo test test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
 	bench-likeness bench-report bench-scale
 .DELETE_ON_ERROR:
 
@@ -37,10 +37,13 @@ test: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh browser
 	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 \
-		--ignore tests/slurm
-	$(MAKE) test-slurm
+		--ignore tests/slurm --ignore tests/test_demonstration.py
+	$(MAKE) --jobs 2 --output-sync test-slurm test-demonstration
 
-# Alone on the machine: there is one cluster, and its tests hit a training at certain moments.
+test-demonstration: env .venv/installed-test
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/test_demonstration.py
+
+# Beside one other process at most: there is one cluster, and its tests hit a training at certain moments.
 test-slurm: SLURM_TESTS := tests/slurm
 fault-table: SLURM_TESTS := tests/slurm/test_slurm_faults.py --fault-table docs/slurm.md
 test-slurm fault-table: env .venv/installed-test

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "scripts"))  # for subprocesses of tests; pytest h
 
 
 # By how long they take. A process that begins one of them last leaves the other without work for minutes.
-LONGEST_FIRST = ("demonstration", "training", "reruns", "report", "faults", "parity", "class_pictures", "gpus")
+LONGEST_FIRST = ("training", "reruns", "report", "faults", "parity", "class_pictures", "gpus")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
