@@ -22,8 +22,8 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base bench-sample bench-choice \
-	bench-likeness bench-report bench-scale
+.PHONY: env demo test test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base \
+	bench-sample bench-choice bench-likeness bench-report bench-scale
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -41,6 +41,7 @@ test: env .venv/installed-test
 	$(MAKE) --jobs 2 --output-sync test-slurm test-demonstration
 
 test-demonstration: env .venv/installed-test
+	tools/system_libraries.sh faces
 	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/test_demonstration.py
 
 # Beside one other process at most: there is one cluster, and its tests hit a training at certain moments.

@@ -3,12 +3,15 @@
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from project import Project
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))  # for subprocesses of tests; pytest has its own setting
@@ -24,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
+@contextmanager
+def one_process(lock: Path) -> Iterator[None]:
+    """Of the processes of tests, one at a time goes on from here."""
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project."""
@@ -36,8 +47,7 @@ def model_files(tmp_path_factory) -> Path:
     folder = Path(os.environ.get("LIKENESS_TEST_MODELS") or ROOT / ".pytest_cache/models")
     script = ROOT / "scripts/fetch_models.py"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_suffix(".lock"), "w") as lock:  # tests run in several processes
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_process(folder.with_suffix(".lock")):
         subprocess.run(
             [sys.executable, script, "--models", folder, "--manifest", folder / "models.json"],
             check=True,
@@ -64,23 +74,18 @@ def small_base(tmp_path_factory, model_files) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_project(tmp_path_factory, model_files, small_base):
-    """A project.Project that has run to its end, once for all processes of tests; use copies of it."""
-    from project import Project
-
+def finished_project(tmp_path_factory, model_files, small_base) -> Project:
+    """Run to its end, once for all processes of tests; use copies of it."""
+    project = Project(tmp_path_factory.mktemp("project") / "project", model_files, small_base)
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = place.parent
-    with open(place / "finished.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        made = (place / "finished").exists()
-        project = Project(place / "finished", model_files, small_base, made=made)
-        if not made:
-            try:
-                project.run()
-            except BaseException:
-                shutil.rmtree(project.folder)
-                raise
+    finished = place / "finished"
+    with one_process(place / "finished.lock"):
+        if not finished.exists():
+            project.run()
+            project.folder.rename(finished)
+    project.folder = finished
     return project
 
 

@@ -46,11 +46,8 @@ class Project:
     # A model as small as these only loses time in several threads, most of all where two tests share the cores.
     in_one_thread = ("upscale_faces", "draw_class_pictures", "cache_latents", "train_lora", "sample_checkpoint")
 
-    def __init__(self, folder: Path, model_files: Path, small_base: Path, photos: int = 8, made: bool = False):
-        """With `made`, the folder is there, as this class made it before."""
+    def __init__(self, folder: Path, model_files: Path, small_base: Path, photos: int = 8):
         self.folder, self.model_files, self.config = folder, model_files, CONFIG
-        if made:
-            return
         for name in ("rules", "scripts", "envs", "profiles"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "Snakefile", folder)
@@ -64,16 +61,10 @@ class Project:
 
     def copied(self, folder: Path) -> "Project":
         """The same project, with all that it has made, in another folder; nothing in it is to be done again."""
+        shutil.copytree(self.folder, folder, symlinks=True)
         other = copy.copy(self)
         other.folder = folder
-        other.restore(self)
         return other
-
-    def restore(self, finished: "Project") -> None:
-        """Become what another project is, files and settings."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.copytree(finished.folder, self.folder, symlinks=True)
-        self.config = finished.config
 
     def link_models(self) -> None:
         """The fetched model files, as if fetch_models had run here before: nothing is downloaded twice."""

@@ -39,6 +39,7 @@ def results(tmp_path_factory, model_files) -> Path:
     folder = tmp_path_factory.mktemp("demonstration")
     written = shutil.ignore_patterns(".*")  # by another process of tests
     shutil.copytree(model_files, folder / "results/models", copy_function=os.link, ignore=written)
+    (folder / "fewer.yaml").write_text("train: {max_train_steps: 200}\n")
     done = snakemake(folder)
     assert done.returncode == 0, done.stderr
     return folder / "results"
@@ -47,9 +48,8 @@ def results(tmp_path_factory, model_files) -> Path:
 def snakemake(folder: Path) -> subprocess.CompletedProcess:
     program = Path(sys.executable).parent / "snakemake"
     # One core: the other one is busy with other tests, and two threads that share it wait for one another.
-    command = [program, "--cores", "1", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    (folder / "fewer.yaml").write_text("train: {max_train_steps: 200}\n")
-    return subprocess.run([*command, "--configfile", folder / "fewer.yaml"], capture_output=True, text=True)
+    where = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "fewer.yaml"]
+    return subprocess.run([program, "--cores", "1", *where], capture_output=True, text=True)
 
 
 def table(path: Path) -> pd.DataFrame:

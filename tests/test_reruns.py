@@ -14,27 +14,21 @@ import pytest
 from infotext_reader import loras, parameters, text_chunks
 from likeness.tensors import tensor_part
 from project import CONFIG, Project
+from training_in_project import TRAINED as MODELS
 
 DATASET = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 TRAINED = ["cache_latents", "train_lora"]
 SHOWN = ["plot_grid", "plot_sheets", "build_report", "build_index"]
 JUDGED = ["sample_checkpoint", "score_checkpoint", "choose_checkpoint", *SHOWN]
 PAGE = "build_dataset_page"
-LATENTS, MODELS = "results/ava/latents.safetensors", "results/ava/portrait/models.json"  # where a row needs no more
+LATENTS = "results/ava/latents.safetensors"  # as far as a row needs to go; or MODELS
 CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory, finished_project) -> Project:
-    """Its path has spaces and an accent, because users' paths do."""
-    return finished_project.copied(tmp_path_factory.mktemp("rerun") / "my phötos and models")
-
-
-@pytest.fixture(autouse=True)
-def finished_before(project, finished_project):
-    """Every row starts from the same finished project, whatever the row before it did."""
-    yield
-    project.restore(finished_project)
+@pytest.fixture
+def project(finished_project, tmp_path) -> Project:
+    """Finished, a copy for each row; its path has spaces and an accent, because users' paths do."""
+    return finished_project.copied(tmp_path / "my phötos and models")
 
 
 def training_photo(project: Project) -> str:
@@ -260,15 +254,12 @@ def test_checkpoint_deleted_by_hand(project):
 
 
 def test_project_moved_to_another_folder(project):
-    loras, here = project.loras(), project.folder
-    project.folder = here.rename(here.with_name("moved"))
-    try:
-        assert project.run().jobs == {}
-        shutil.rmtree(project.folder / "results/.cache/runs")
-        outcome = project.run("--forcerun", "train_lora", "--", MODELS)
-        assert outcome.computed["train_lora"] == 2 and project.loras() == loras, "trained anew, to the same bytes"
-    finally:
-        project.folder = project.folder.rename(here)
+    loras = project.loras()
+    project.folder = project.folder.rename(project.folder.with_name("moved"))
+    assert project.run().jobs == {}
+    shutil.rmtree(project.folder / "results/.cache/runs")
+    outcome = project.run("--forcerun", "train_lora", "--", MODELS)
+    assert outcome.computed["train_lora"] == 2 and project.loras() == loras, "trained anew, to the same bytes"
 
 
 def test_results_deleted(project):
