@@ -83,9 +83,10 @@ def finished_project(tmp_path_factory, model_files, small_base) -> Project:
     finished = place / "finished"
     with one_process(place / "finished.lock"):
         if not finished.exists():
+            project.fork_jobs = True
             project.run()
             project.folder.rename(finished)
-    project.folder = finished
+    project.folder, project.fork_jobs = finished, False
     return project
 
 

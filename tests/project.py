@@ -14,6 +14,8 @@ from typing import NamedTuple
 import yaml
 from PIL import Image
 
+import fork_server
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = {
     "base_model": "small_base",
@@ -42,6 +44,9 @@ class Outcome(NamedTuple):
 
 class Project:
     """Photos, config and code in `folder`; `run` calls snakemake as a user does, without an activated environment."""
+
+    # Whether jobs start at once; not where a test is about how one starts, is killed or finds its Python.
+    fork_jobs = False
 
     # A model as small as these only loses time in several threads, most of all where two tests share the cores.
     in_one_thread = ("upscale_faces", "draw_class_pictures", "cache_latents", "train_lora", "sample_checkpoint")
@@ -103,11 +108,17 @@ class Project:
         """Snakemake in its own process group, called by its path; its output goes to `snakemake.out`."""
         threads = ["--set-threads", *(f"{rule}=1" for rule in self.in_one_thread)] if self.in_one_thread else []
         command = [*self.snakemake(), *threads, *self.place(cores), *arguments]
-        plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), **(environment or {})}
+        plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+        forking = fork_server.environment() if self.fork_jobs else {}
         self.output, self.started = self.folder / "snakemake.out", time.time()
         with open(self.output, "w") as output:
             self.head = subprocess.Popen(
-                command, cwd=self.folder, env=plain, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=plain | forking | (environment or {}),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         return self.head
 

@@ -185,6 +185,7 @@ def finished(tmp_path_factory, model_files) -> Project:
     """With a finished data set, of which four pictures are of other people."""
     folder = tmp_path_factory.mktemp("class") / "project"
     project = Project(folder, model_files, ROOT / "resources/base")
+    project.fork_jobs = True
     project.start_with = {"resolution": SIDE, "sample": {"steps": 4, "guidance_scale": 3}}
     project.configure(**project.start_with, subjects=asking())
     outcome = project.run(DATASET)

@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
+import fork_server
 from project import ROOT
 
 FATES = {
@@ -49,7 +50,8 @@ def snakemake(folder: Path) -> subprocess.CompletedProcess:
     program = Path(sys.executable).parent / "snakemake"
     # One core: the other one is busy with other tests, and two threads that share it wait for one another.
     where = ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", folder / "fewer.yaml"]
-    return subprocess.run([program, "--cores", "1", *where], capture_output=True, text=True)
+    environment = os.environ | fork_server.environment()
+    return subprocess.run([program, "--cores", "1", *where], env=environment, capture_output=True, text=True)
 
 
 def table(path: Path) -> pd.DataFrame:

@@ -26,6 +26,7 @@ EPOCH_SECONDS = 0.7  # so that six kills fall into different epochs, and a secon
 def project(tmp_path_factory, finished_project) -> Project:
     """Everything up to training is done; training is long enough to be hit in the middle."""
     project = finished_project.copied(tmp_path_factory.mktemp("faults") / "project")
+    project.fork_jobs = True
     prepare(project, EPOCHS, EPOCH_SECONDS)
     return project
 
@@ -34,6 +35,7 @@ def project(tmp_path_factory, finished_project) -> Project:
 def undisturbed(project) -> list[bytes]:
     """The checkpoints of a training that nobody killed."""
     project.run(TRAINED)
+    project.fork_jobs = False
     loras = project.loras()
     assert len(loras) == EPOCHS
     return loras

@@ -31,7 +31,9 @@ def project(tmp_path_factory, model_files, small_base) -> Project:
     folder.rename(project.folder / "photos_twin")
     subjects = {name: subject | {"photos": f"photos_{name}"} for name, subject in SUBJECTS.items()}
     project.configure(train=train, subjects=subjects)
+    project.fork_jobs = True
     project.run(*(f"results/{subject}/latents.safetensors" for subject in SUBJECTS))
+    project.fork_jobs = False
     return project
 
 

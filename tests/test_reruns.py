@@ -28,7 +28,9 @@ CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x
 @pytest.fixture
 def project(finished_project, tmp_path) -> Project:
     """Finished, a copy for each row; its path has spaces and an accent, because users' paths do."""
-    return finished_project.copied(tmp_path / "my phötos and models")
+    project = finished_project.copied(tmp_path / "my phötos and models")
+    project.fork_jobs = True
+    return project
 
 
 def training_photo(project: Project) -> str:

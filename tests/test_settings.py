@@ -15,15 +15,17 @@ def test_everything_at_once(tmp_path, model_files, small_base):
     """Regularisation photos, an own VAE, crops of each photo's shape, mirrored pictures, a masked loss, an average,
     LoKr with the text encoder, and two runs, of which one goes on from a file and finds its number of epochs itself."""
     project = Project(tmp_path / "project", model_files, small_base)
+    project.fork_jobs = True
     others = project.folder / "others"
     others.mkdir()
     for photo in sorted((ROOT / "resources/strangers").glob("*.jpg"))[:3]:
         with Image.open(photo) as picture:
             picture.resize((192, 192)).save(others / photo.name)
     for number, photo in enumerate(sorted((project.folder / "photos").glob("*.jpg"))):
-        if number % 2:  # taller than wide
-            with Image.open(photo) as picture:
-                picture.crop((40, 0, 184, 224)).save(photo, quality=92)
+        with Image.open(ROOT / "resources/people/ava" / photo.name) as picture:  # so large that nothing is upscaled
+            width, height = picture.size
+            taller_than_wide = (width * 2 // 11, 0, width * 9 // 11, height)
+            (picture.crop(taller_than_wide) if number % 2 else picture).save(photo, quality=92)
     shutil.copytree(small_base / "vae", project.folder / "my_vae")
     options = {
         **{"network": "lokr", "train_text_encoder": True, "masked_loss": True, "flip_aug": True, "ema_decay": 0.9},

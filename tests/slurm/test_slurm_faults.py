@@ -34,7 +34,7 @@ EPOCH_SECONDS = 0.7
 def project(cluster, tmp_path_factory, model_files, small_base) -> ClusterProject:
     """Everything up to training is done, without the cluster, to save time."""
     project = ClusterProject(tmp_path_factory.mktemp("faults") / "project", model_files, small_base)
-    project.on_cluster = False
+    project.on_cluster, project.fork_jobs = False, True
     prepare(project, EPOCHS, EPOCH_SECONDS)
     return project
 
@@ -43,6 +43,7 @@ def project(cluster, tmp_path_factory, model_files, small_base) -> ClusterProjec
 def undisturbed(project) -> list[bytes]:
     """The checkpoints of a training on this machine, without any cluster."""
     project.run(TRAINED)
+    project.fork_jobs = False
     project.on_cluster = True
     return project.loras()
 
