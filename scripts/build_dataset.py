@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from likeness import caption_files, captions, cli, dataset, files, identity_words, images, provenance
+from likeness import caption_files, captions, cli, dataset, files, identity_words, images, manifests, provenance
 from likeness.errors import LikenessError
 
 
@@ -44,16 +44,16 @@ def main() -> None:
         "heldout": [listed(item, item["png"], manifest_folder) for item in heldout],
         "regularisation": laid_out(others, args.reg_folder / f"1_{subject.class_noun}", manifest_folder),
     }
-    files.write_atomic(args.dataset, provenance.canonical(manifest) + "\n")
+    manifests.write_json(args.dataset, manifest)
     cli.say(manifest["arithmetic"])
     cli.say(store.summary())
 
 
 def subject_items(table: Path, fate: str) -> list[dict]:
     """The subject's pictures of one fate, by name."""
-    rows = files.read_table(table).to_dict("records")
+    rows = manifests.read_table(table).to_dict("records")
     items = [
-        made_item(Path(row["image"]).stem, table.parent / row["image"], row["text"]) | {"face": json.loads(row["face"])}
+        listed_item(table, row, row["image_sha256"], row["text"], "upscale_faces") | {"face": json.loads(row["face"])}
         for row in rows
         if row["fate"] == fate
     ]
@@ -62,8 +62,13 @@ def subject_items(table: Path, fate: str) -> list[dict]:
 
 def drawn_items(table: Path) -> list[dict]:
     """The class pictures, which have the resolution."""
-    rows = files.read_table(table).to_dict("records")
-    return [made_item(Path(row["image"]).stem, table.parent / row["image"], row["caption"]) for row in rows]
+    rows = manifests.read_table(table).to_dict("records")
+    return [listed_item(table, row, row["sha256"], row["caption"], "draw_class_pictures") for row in rows]
+
+
+def listed_item(table: Path, row: Mapping, sha256: str, caption: str, rule: str) -> dict:
+    """The item of a table's row, whose picture is the one that `rule` made."""
+    return made_item(Path(row["image"]).stem, manifests.checked(table.parent / row["image"], sha256, rule), caption)
 
 
 def class_items(
@@ -74,14 +79,16 @@ def class_items(
     stems = images.unique_stems(str(photo) for photo in photos)
     for photo in cli.progress(sorted(photos), desc="regularisation", unit="photo"):
         sha256, text = provenance.file_sha256(photo), own_texts.get(photo)
-        known = store.path(sha256, str(resolution)).is_file()
+
+        def square(photo: Path = photo) -> bytes:
+            return images.png_bytes(images.class_photo(images.read_photo(photo), resolution))
+
         try:
-            png = b"" if known else images.png_bytes(images.class_photo(images.read_photo(photo), resolution))
+            png = store.get(square, sha256, str(resolution))
         except LikenessError as error:
             cli.say(f"{photo}: left out: {error}")
             continue
-        square = store.get(lambda png=png: png, sha256, str(resolution))
-        items.append(made_item(stems[str(photo)], square, caption_files.user_caption(text) if text else class_noun))
+        items.append(made_item(stems[str(photo)], png, caption_files.user_caption(text) if text else class_noun))
     if photos and not items:
         raise LikenessError(
             f"none of the {len(photos)} regularisation photos can be used; each must be a picture of at least "
@@ -92,7 +99,7 @@ def class_items(
 
 def refuse_the_subject(regularisation: Sequence[Path], photos: Path) -> None:
     """Raises LikenessError if a regularisation photo is one of the subject's, which would unteach the subject."""
-    rows = files.read_table(photos).to_dict("records") if regularisation else []
+    rows = manifests.read_table(photos).to_dict("records") if regularisation else []
     names = {row["sha256"]: Path(row["photo"]).name for row in rows}
     for photo in regularisation:
         if same := names.get(provenance.file_sha256(photo)):

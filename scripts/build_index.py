@@ -2,6 +2,7 @@
 
 from likeness import cli
 from likeness.files import write_atomic
+from likeness.manifests import checked
 from likeness.report.index import index_html
 from likeness.selection import read_choice
 
@@ -11,7 +12,9 @@ def main() -> None:
     choices, previews = {}, {}
     for path, preview in zip(args.choices, args.previews, strict=True):
         subject, run, *_ = path.relative_to(args.page.parent).parts
-        choices[subject, run], previews[subject, run] = read_choice(path), preview
+        choice = read_choice(path)
+        choices[subject, run] = choice
+        previews[subject, run] = checked(preview, choice["preview_sha256"], "choose_checkpoint")
     html = index_html(choices, previews, cli.plain(args.config.subjects))
     write_atomic(args.page, html)
     cli.say(f"{args.page}: {len(html) / 1e6:.1f} MB; open it in a browser")

@@ -1,6 +1,5 @@
 """Encode the pictures with the VAE and the captions with the text encoder, each only once."""
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from likeness import cli
 from likeness.base_model import load_manifest, load_part, part_digest
 from likeness.devices import claim_gpu, memory_explained, torch_device
 from likeness.files import ItemCache, write_atomic
+from likeness.manifests import checked, read_json
 from likeness.provenance import canonical, code_digest
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     from likeness.conditioning import load_text_encoders, load_tokenizers
     from likeness.latents import GROUPS, encoded_caption, encoded_image, latents_bytes
 
-    dataset, base = json.loads(args.dataset.read_text()), load_manifest(args.base)
+    dataset, base = read_json(args.dataset), load_manifest(args.base)
     store = ItemCache(args.cache, code_digest(Path(__file__)))
 
     @cache
@@ -32,7 +32,8 @@ def main() -> None:
 
     def image(item: dict, mirrored: bool) -> Path:
         bar.update(not mirrored)
-        png, size, model = args.dataset.parent / item["image"], item["size"], part_digest(base, "vae")
+        png = checked(args.dataset.parent / item["image"], item["sha256"], "build_dataset")
+        size, model = item["size"], part_digest(base, "vae")
         key = ["image", item["sha256"], model, canonical([size, mirrored])]
         return store.get(lambda: encoded_image(vae(), png, size, mirrored), *key)
 

@@ -16,6 +16,7 @@ from likeness import (
     files,
     identity_words,
     images,
+    manifests,
     pretrained,
     provenance,
 )
@@ -55,11 +56,11 @@ def main() -> None:
 
     def from_model(row: dict) -> str:
         """The model's own words are cached, so that another list of words or another trigger does not need it again."""
-        picture = args.upscaled.parent / row["image"]
+        picture = manifests.checked(args.upscaled.parent / row["image"], row["sha256"], "upscale_faces")
         said = items.get(lambda: captioner()(images.read_photo(picture)).encode(), found()[1], row["sha256"])
         return identity_words.model_caption(said.read_text(encoding="utf-8"), trigger, class_noun, left_out())
 
-    table = files.read_table(args.upscaled).to_dict("records")
+    table = manifests.read_table(args.upscaled).to_dict("records")
     own_texts = caption_files.by_photo({Path(row["photo"]) for row in table}, args.texts)
     for text in caption_files.without_photo(args.texts, own_texts):
         cli.say(f"{text}: belongs to no photo that is used, so it is not read; a caption is named as its photo is")
@@ -94,7 +95,7 @@ def main() -> None:
         if detail:
             cli.say(detail)
     files.publish_folder(args.folder, texts)
-    files.write_table(args.captions, rows, COLUMNS)
+    manifests.write_table(args.captions, rows, COLUMNS)
     cli.say(items.summary())
 
 

@@ -5,7 +5,8 @@ import json
 
 from likeness import best, cli, scoring, selection
 from likeness.checkpoints import checkpoint_file
-from likeness.files import read_table, write_atomic
+from likeness.files import write_atomic
+from likeness.manifests import read_json, read_table, write_json
 from likeness.provenance import file_sha256
 
 INPUTS = ("scores", "models", "base", "dataset", "crops", "measured_by")
@@ -22,8 +23,9 @@ def main() -> None:
     choice |= {"lora": args.lora.name, "sha256": file_sha256(source)}
     choice |= {"clip": config.select.clip, "leak_limit": config.select.leak_limit}
 
-    base, dataset, measured_by = (json.loads(path.read_text()) for path in (args.base, args.dataset, args.measured_by))
+    base, dataset, measured_by = (read_json(path) for path in (args.base, args.dataset, args.measured_by))
     preview = best.preview_png(scores, choice)
+    choice |= {"preview": args.preview.name, "preview_sha256": hashlib.sha256(preview).hexdigest()}
     sidecar = _json(best.sidecar(choice, vars(config.subject), base["family"]))
     card = best.model_card(
         choice,
@@ -36,7 +38,7 @@ def main() -> None:
         hashes={
             args.lora.name: choice["sha256"],
             args.sidecar.name: hashlib.sha256(sidecar.encode()).hexdigest(),
-            args.preview.name: hashlib.sha256(preview).hexdigest(),
+            args.preview.name: choice["preview_sha256"],
             "dataset.json": file_sha256(args.dataset),
             "scores.tsv": file_sha256(args.scores),
             **{name: measured_by[name] for name in scoring.MODELS},
@@ -47,7 +49,7 @@ def main() -> None:
     write_atomic(args.preview, preview)
     write_atomic(args.sidecar, sidecar)
     write_atomic(args.card, card)
-    write_atomic(args.choice, _json(choice))
+    write_json(args.choice, choice, indent=2, ensure_ascii=False)
     sentences = *selection.advice(choice), selection.separation(choice, vars(config.subject))
     cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences))
 

@@ -4,7 +4,7 @@ and nobody else."""
 import os
 from pathlib import Path
 
-from likeness import cli, files, images, provenance
+from likeness import cli, files, images, manifests, provenance
 from likeness.crops import Square, bucket, crop_box, crop_face, crop_side, face_in_crop
 from likeness.errors import LikenessError
 
@@ -18,7 +18,7 @@ def main() -> None:
     args = cli.arguments(__doc__, "photos", "cache", "crops", "folder")
     framing, resolution = args.config.crop, args.config.resolution
     item_cache = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)), str(resolution))
-    table = files.read_table(args.photos)
+    table = manifests.read_table(args.photos)
     kept = table[table["fate"] != "dropped"].to_dict("records")
     stems = images.unique_stems(row["photo"] for row in kept)
 
@@ -64,7 +64,7 @@ def main() -> None:
         }
         rows.append(row | about)
     files.publish_folder(args.folder, crops)
-    files.write_table(args.crops, rows, COLUMNS)
+    manifests.write_table(args.crops, rows, COLUMNS)
     cli.say(item_cache.summary())
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import PurePath
 
-from likeness import cli, curation, files
+from likeness import cli, curation, manifests
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "faces", "photos")
-    rows = curation.curate(files.read_table(args.faces), args.config.curate, args.config.subject.reference)
-    files.write_table(args.photos, rows, curation.PHOTO_COLUMNS)
+    rows = curation.curate(manifests.read_table(args.faces), args.config.curate, args.config.subject.reference)
+    manifests.write_table(args.photos, rows, curation.PHOTO_COLUMNS)
     for row in rows:
         if row["fate"] == "dropped":
             cli.say(f"  {PurePath(row['photo']).name}: {row['reason']}: {row['detail']}")

@@ -5,7 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from likeness import cli, files, images, models, provenance
+from likeness import cli, files, images, manifests, models, provenance
 from likeness.errors import LikenessError
 from likeness.faces import FACE_COLUMNS, Detector
 from likeness.identity import Recogniser, encode_embedding
@@ -21,7 +21,7 @@ MODELS = [
 
 def main() -> None:
     args = cli.arguments(__doc__, "photos*", "no_photos*", "models", "cache", "faces")
-    hashes = json.loads(models.model_path(args.models, "models.json").read_text())
+    hashes = manifests.read_json(models.model_path(args.models, "models.json"))
     item_cache = files.ItemCache(args.cache, provenance.code_digest(Path(__file__)), *(hashes[name] for name in MODELS))
     mine, loading = threading.local(), threading.Lock()
 
@@ -48,7 +48,7 @@ def main() -> None:
     everything = sorted([*args.photos, *args.no_photos])
     looked_at = cli.mapped(found, everything, args.threads, desc="faces", unit="photo")
     rows = [row for _, rows in looked_at for row in rows]
-    files.write_table(args.faces, sorted(rows, key=lambda row: (row["photo"], row["face"] or 0)), COLUMNS)
+    manifests.write_table(args.faces, sorted(rows, key=lambda row: (row["photo"], row["face"] or 0)), COLUMNS)
     cli.say(item_cache.summary())
 
 

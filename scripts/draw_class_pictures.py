@@ -1,7 +1,6 @@
 """Draw other people of the class with the base model, from the training captions without the person."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,10 +12,11 @@ from likeness.base_model import load_manifest
 from likeness.captions import class_caption
 from likeness.devices import claim_gpu, torch_device
 from likeness.faces import Detector
-from likeness.files import ItemCache, publish_folder, read_table, write_atomic, write_table
+from likeness.files import ItemCache, publish_folder
 from likeness.identity_words import identity_words
 from likeness.images import png_bytes, read_photo
 from likeness.infotext import infotext
+from likeness.manifests import read_json, read_table, write_table
 from likeness.marking import marked_png
 from likeness.models import FACE_DETECTION_FULL_RANGE, FACE_DETECTION_SHORT_RANGE, FACE_LANDMARKER, model_path
 from likeness.provenance import canonical, code_digest
@@ -36,28 +36,31 @@ def main() -> None:
 
     drawing, looking = (code_digest(Path(module.__file__)) for module in (sampling, class_pictures))
     store = ItemCache(args.cache, base["digest"], canonical(settings | {"resolution": resolution}), drawing)
-    hashes = json.loads(model_path(args.models, "models.json").read_text())
+    hashes = read_json(model_path(args.models, "models.json"))
     looked_by = canonical([looking, *(hashes[name] for name in DETECTOR)])
     pipeline = cache(lambda: sampling.load_pipeline(base, None, torch_device(), sample["sampler"]))
     detector = cache(lambda: Detector(args.models))
 
-    def drawn(cell: sampling.Cell) -> Path:
-        return store.path(canonical([cell.prompt, cell.seed]))
+    drawn: dict[sampling.Cell, Path] = {}
+
+    def of(cell: sampling.Cell) -> str:
+        return canonical([cell.prompt, cell.seed])
 
     def fault(cell: sampling.Cell) -> str:
         def look() -> bytes:
-            return class_pictures.fault(read_photo(drawn(cell)), detector()).encode()
+            return class_pictures.fault(read_photo(drawn[cell]), detector()).encode()
 
-        found = store.get(look, canonical([cell.prompt, cell.seed]), looked_by).read_text()
+        found = store.get(look, of(cell), looked_by).read_text()
         if found:
             cli.say(f"{cell.prompt}, seed {cell.seed}: left out: {found}")
         return found
 
     def faults(cells: Sequence[sampling.Cell]) -> list[str]:
-        missing = [cell for cell in cells if not drawn(cell).is_file()]
+        drawn.update((cell, path) for cell in cells if (path := store.find(of(cell))))
+        missing = [cell for cell in cells if cell not in drawn]
         images = sampling.drawn(pipeline(), missing, sample, resolution) if missing else ()
         for cell, image in cli.progress(images, total=len(missing), desc="class pictures", unit="picture"):
-            write_atomic(drawn(cell), png_bytes(np.asarray(image)))
+            drawn[cell] = store.put(png_bytes(np.asarray(image)), of(cell))
         return [fault(cell) for cell in cells]
 
     table = read_table(args.captions)
@@ -68,7 +71,7 @@ def main() -> None:
     for n, cell in enumerate(class_pictures.chosen(captions, subject.regularisation_images, faults)):
         name = f"{n:04d}_s{cell.seed}.png"
         how = infotext(cell.prompt, cell.seed, resolution, settings, base, None)
-        pictures[name] = marked_png(read_photo(drawn(cell)), how)
+        pictures[name] = marked_png(read_photo(drawn[cell]), how)
         sha256 = hashlib.sha256(pictures[name]).hexdigest()
         rows.append(
             {"image": f"{args.folder.name}/{name}", "sha256": sha256, "caption": cell.prompt, "seed": cell.seed}

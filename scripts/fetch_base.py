@@ -3,9 +3,9 @@ and say where they are."""
 
 from likeness import cli
 from likeness.base_model import diffusers_folder, manifest, vae_folder
-from likeness.files import private_folder, write_atomic
+from likeness.files import private_folder
+from likeness.manifests import write_json
 from likeness.models import model_path
-from likeness.provenance import canonical
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache)
     vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if args.config.vae else None
     about = manifest(model, folder, args.base.parent, vae, args.config.prediction_type)
-    write_atomic(args.base, canonical(about) + "\n")
+    write_json(args.base, about)
     cli.say(f"base model {model}: {about['family']}, {about['prediction_type']}, digest {about['digest'][:16]}")
 
 

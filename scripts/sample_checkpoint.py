@@ -9,9 +9,10 @@ from likeness import cli
 from likeness.base_model import load_manifest
 from likeness.checkpoints import checkpoint_file
 from likeness.devices import claim_gpu, torch_device
-from likeness.files import ItemCache, publish_folder, write_atomic, write_table
+from likeness.files import ItemCache, publish_folder
 from likeness.images import png_bytes, read_photo
 from likeness.infotext import UsedLora, infotext, lora_hash
+from likeness.manifests import write_table
 from likeness.marking import marked_png
 from likeness.provenance import canonical, code_digest, digest
 from likeness.tensors import with_metadata
@@ -36,17 +37,18 @@ def main() -> None:
     # Neither does what is written into the pictures when they are laid out make other pictures: only what draws counts.
     drawing = code_digest(Path(sampling.__file__))
     store = ItemCache(args.cache, base["digest"], weights, canonical(settings | {"resolution": resolution}), drawing)
-    paths = {
-        cell: store.path(canonical([cell.weight, cell.prompt, cell.seed]))
-        for cell in sampling.cells(sample, subject, epoch)
-    }
-    missing = [cell for cell, path in paths.items() if not path.is_file()]
+
+    def of(cell: sampling.Cell) -> str:
+        return canonical([cell.weight, cell.prompt, cell.seed])
+
+    paths = {cell: store.find(of(cell)) for cell in sampling.cells(sample, subject, epoch)}
+    missing = [cell for cell, path in paths.items() if path is None]
     if missing:
         pipeline = sampling.load_pipeline(base, lora, torch_device(), sample["sampler"])
         for cell, image in cli.progress(
             sampling.drawn(pipeline, missing, sample, resolution), total=len(missing), desc=f"epoch {epoch}"
         ):
-            write_atomic(paths[cell], png_bytes(np.asarray(image)))
+            paths[cell] = store.put(png_bytes(np.asarray(image)), of(cell))
 
     hash_of_lora = lora_hash(lora.read_bytes()) if lora else ""
     rows, pictures = [], {}

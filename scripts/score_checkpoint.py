@@ -1,6 +1,5 @@
 """Measure every picture of a run, and the person's real photos, and write one row of scores per picture."""
 
-import json
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -11,11 +10,11 @@ import pandas as pd
 
 from likeness import cli, clip, pretrained, scoring
 from likeness.devices import claim_gpu, torch_device
-from likeness.errors import LikenessError
 from likeness.faces import Detector
-from likeness.files import ItemCache, read_table, write_table
+from likeness.files import ItemCache
 from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding
 from likeness.images import read_photo
+from likeness.manifests import checked, read_json, read_table, write_table
 from likeness.models import model_path
 from likeness.provenance import canonical, code_digest, file_sha256
 from likeness.samples import read_samples
@@ -23,7 +22,7 @@ from likeness.samples import read_samples
 
 def main() -> None:
     args = cli.arguments(__doc__, "samples*", "crops", "strangers*", "models", "clip*", "cache", "scores")
-    hashes = json.loads(model_path(args.models, "models.json").read_text())
+    hashes = read_json(model_path(args.models, "models.json"))
     items = ItemCache(
         args.cache, code_digest(Path(__file__)), canonical({name: hashes[name] for name in scoring.MODELS})
     )
@@ -39,9 +38,10 @@ def main() -> None:
         return scoring.read_measurement(items.get(item, content))
 
     samples, crops = read_samples(args.samples), read_table(args.crops)
-    crops["image"] = [str(args.crops.parent / crop) for crop in crops["crop"]]
-    _check("sample_checkpoint", samples)
-    _check("crop_faces", crops)
+    crops["image"] = [
+        str(checked(args.crops.parent / crop, sha256, "crop_faces"))
+        for crop, sha256 in zip(crops["crop"], crops["sha256"], strict=True)
+    ]
     drawn = cli.progress(samples.itertuples(), total=len(samples), desc="scores", unit="picture")
     rows = scoring.score_rows(
         samples,
@@ -87,13 +87,6 @@ def _clip_view(samples: pd.DataFrame, args: Namespace, items: ItemCache) -> scor
 
     pictures = cli.progress(samples.to_dict("records"), desc="clip", unit="picture")
     return scoring.ClipView([of_picture(s) for s in pictures], {p: of_prompt(p) for p in samples["prompt"].unique()})
-
-
-def _check(rule: str, table: pd.DataFrame) -> None:
-    """Every picture of a manifest is there and is the one that it lists."""
-    for image, sha256 in zip(table["image"], table["sha256"], strict=True):
-        if not Path(image).is_file() or file_sha256(Path(image)) != sha256:
-            raise LikenessError(f"{image} is missing or was changed since it was made; run snakemake --forcerun {rule}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from likeness.dataset import arithmetic, saved_epochs, schedule, sizes
 from likeness.devices import claim_gpu, is_emulated, torch_device
 from likeness.errors import LikenessError
 from likeness.files import publish_folder, write_atomic
+from likeness.manifests import read_json, seal, write_json
 from likeness.provenance import code_digest, file_sha256
 from likeness.tensors import read_metadata, with_metadata
 from likeness.training.launch import INTERRUPTED, start_others
@@ -32,7 +33,7 @@ def main() -> None:
     train = vars(args.config.train) | {"clip_skip": args.config.clip_skip}
     train["optimizer_args"] = vars(train["optimizer_args"])
     name = f"{args.config.subject_name}_{args.config.run_name}"
-    dataset, base = json.loads(args.dataset.read_text()), load_manifest(args.base)
+    dataset, base = read_json(args.dataset), load_manifest(args.base)
     refuse_missing_captions(dataset)
     steps = schedule(train, *sizes(dataset))
     saved = saved_epochs(steps["epochs"], train["save_every_n_epochs"])
@@ -46,6 +47,7 @@ def main() -> None:
     train_in_store(args, train, dataset, base, store, saved, weights)
     if not FIRST:
         return
+    seal(args.metrics)
 
     # The store knows no names: a run that is renamed trains nothing, its files only say another name.
     about = lora_metadata(name, train, steps, dataset, base)
@@ -58,7 +60,7 @@ def main() -> None:
         for n, file in zip(saved, loras, strict=True)
     ]
     write_atomic(args.settings, json.dumps(vars(args.config), default=vars, indent=1, sort_keys=True) + "\n")
-    write_atomic(args.models, json.dumps({"run": key, **steps, "epochs": epochs}, indent=1) + "\n")
+    write_json(args.models, {"run": key, **steps, "epochs": epochs}, indent=1)
     cli.say(f"items: {len(saved) - before} computed, {before} reused")
 
 

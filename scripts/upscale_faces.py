@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness import cli, devices, files, images, models, provenance, upscale
+from likeness import cli, devices, files, images, manifests, models, provenance, upscale
 from likeness.faces import Detector
 from likeness.identity import Recogniser, face_embedding
 
@@ -26,7 +26,7 @@ def main() -> None:
     args = cli.arguments(__doc__, "crops", "models", "weights*", "cache", "upscaled", "folder")
     resolution, settings = args.config.resolution, args.config.upscale
     own_weights = args.weights[0] if args.weights else None
-    hashes = json.loads((args.models / "models.json").read_text())
+    hashes = manifests.read_json(args.models / "models.json")
     used = [hashes[name] for name in FACE_MODELS]
     used += [provenance.file_sha256(own_weights)] if own_weights else [hashes[name] for name in PUBLISHED]
     common = provenance.canonical([resolution, settings.tile, settings.min_similarity, used])
@@ -55,10 +55,11 @@ def main() -> None:
         png = images.png_bytes(measured.pop("image"))
         return provenance.canonical(measured).encode() + b"\n" + png
 
-    crops = files.read_table(args.crops)
+    crops = manifests.read_table(args.crops)
     rows, pictures = [], {}
     for row in cli.progress(crops.to_dict("records"), desc="upscale", unit="photo"):
-        crop, size = args.crops.parent / row["crop"], tuple(json.loads(row["size"]))
+        crop = manifests.checked(args.crops.parent / row["crop"], row["sha256"], "crop_faces")
+        size = tuple(json.loads(row["size"]))
         made = items.get(lambda crop=crop, size=size: item(crop, size), crop.read_bytes(), row["size"])
         measured, _, png = made.read_bytes().partition(b"\n")
         measured = json.loads(measured)
@@ -76,7 +77,7 @@ def main() -> None:
             }
         )
     files.publish_folder(args.folder, pictures)
-    files.write_table(args.upscaled, rows, COLUMNS)
+    manifests.write_table(args.upscaled, rows, COLUMNS)
     methods = [row["method"] for row in rows]
     cli.say(f"{len(rows)} photos: {methods.count('realesrgan')} by Real-ESRGAN, {methods.count('lanczos')} by Lanczos")
     cli.say(items.summary())

@@ -13,8 +13,9 @@ from PIL import Image
 
 from likeness import selection
 from likeness.curation import PHOTO_COLUMNS
-from likeness.files import write_atomic, write_table
+from likeness.files import write_atomic
 from likeness.infotext import UsedLora, infotext
+from likeness.manifests import write_json, write_table
 from likeness.marking import marked_png
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.scoring import COLUMNS
@@ -65,8 +66,9 @@ def made_scores(
                 rows.append(
                     {
                         "epoch": epoch, "weight": weight, "prompt": prompt, "kind": "near", "seed": seed,
-                        "image": "", "face_found": 1, "identity": level, "identity_raw": level, "judge_identity": level,
-                        "copy": 0.5, "prompt_score": prompt_score(epoch, weight) if epoch else 1.0,
+                        "image": "", "sha256": "", "face_found": 1,
+                        "identity": level, "identity_raw": level, "judge_identity": level, "copy": 0.5,
+                        "prompt_score": prompt_score(epoch, weight) if epoch else 1.0,
                         "gate": gate(epoch, weight) if epoch else "", "prompt_detail": "smile 0.80 (base 0.90)",
                         "floor": 0.1, "ceiling": 0.7, "floor_from": "base model and strangers",
                         "faces": 1, "second_identity": "", "sharpness": 0.5, "yaw": 0.0, "pitch": 5.0,
@@ -90,12 +92,13 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
             pixels = _pixels(index, side, photos)
             data = marked_png(pixels, made_infotext(row, side))
             write_atomic(folder / "samples" / name, data)
-            scores.loc[index, "image"] = f"samples/{name}"
+            sha256 = hashlib.sha256(data).hexdigest()
+            scores.loc[index, ["image", "sha256"]] = f"samples/{name}", sha256
             samples.append(
                 {
                     **row[["epoch", "weight", "prompt", "kind", "seed"]],
                     "image": name,
-                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "sha256": sha256,
                     "pixels": hashlib.sha256(pixels.tobytes()).hexdigest(),
                 }
             )
@@ -185,10 +188,11 @@ def write_subject(folder: Path, ava: Path) -> None:
         padded = 0.08 if name == "04" else 0.0
         crop = {**photo, "crop": f"crops/{name}.png", "side": 96, "source_side": 400, "padded": padded}
         _write_png(folder / crop["crop"], pixels, 96)
-        crops.append(crop | {"sha256": "0" * 64})
+        crops.append(crop | {"sha256": file_sha256(folder / crop["crop"])})
         image, text = f"upscaled/{name}.png", f"photo of ohwx woman, {name} <b>bold</b>"
         _write_png(folder / image, pixels, 128)
         upscaled.append({**crop, "image": image, **ENLARGED.get(name, AS_IT_IS)})
+        upscaled[-1]["sha256"] = file_sha256(folder / image)
         warning = "84 tokens, of which the base model reads 77" if name == "04" else ""
         about = {"text": text, "source": "template", "tokens": 9, "detail": warning}
         captions.append({"photo": photo["photo"], "fate": photo["fate"], "image": image, **about})
@@ -202,9 +206,9 @@ def write_subject(folder: Path, ava: Path) -> None:
     write_table(folder / "captions.tsv", captions, ["photo", "fate", "image", "text", "source", "tokens", "detail"])
     dataset = {"subject": "ohwx woman", "resolution": 128, "repeats": 4, "arithmetic": "4 x 6", "images": images}
     dataset |= {"heldout": [], "regularisation": []}
-    write_atomic(folder / "dataset.json", json.dumps(dataset))
+    write_json(folder / "dataset.json", dataset)
     base = {"model": "demo", "path": "demo", "family": "sd15", "prediction_type": "epsilon", "digest": "3" * 64}
-    write_atomic(folder / "base.json", json.dumps(base | {"sha256": {"unet/model.safetensors": "4" * 64}}))
+    write_json(folder / "base.json", base | {"sha256": {"unet/model.safetensors": "4" * 64}})
 
 
 def write_metrics(folder: Path, epochs: int, text_encoder: bool = False, steps: int = 50) -> Path:

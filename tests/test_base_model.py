@@ -485,6 +485,7 @@ def test_a_half_precision_model_is_read_in_fp32(half, tmp_path):
     exact = {part: load_part(base, part) for part in parts}
     for part, model in exact.items():
         model.half().save_pretrained(half / part)
+    base = with_vae(half, None, tmp_path)
     for part in parts:
         assert load_file(next((half / part).glob("*.safetensors")))[next(iter(exact[part].state_dict()))].dtype == (
             torch.float16

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from likeness.faces import Detector
-from likeness.files import read_table
+from likeness.manifests import read_table
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools/base"
 ASIDE, FARTHER = "resources/calibration/205/2.jpg", "resources/calibration/170/0.jpg"

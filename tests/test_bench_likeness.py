@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from likeness.config import Train
-from likeness.files import write_table
+from likeness.manifests import write_table
 from likeness.scoring import COLUMNS
 from project import ROOT
 

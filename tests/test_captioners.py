@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import files
+from likeness import manifests
 from likeness.base_model import manifest
 from likeness.captioners import load_captioner, model_folder
 from likeness.errors import LikenessError
 from likeness.pretrained import folder_digest, write_manifest
+from likeness.provenance import file_sha256
 from likeness.tokenizer import _byte_letters
 from small_pretrained import WORDS, small_blip
 
@@ -150,8 +151,9 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
     backend, folder = captioner
     (tmp_path / "upscaled").mkdir()
     Image.fromarray(picture).save(tmp_path / "upscaled/a.png")
-    row = {"photo": "photos/a.jpg", "fate": "train", "image": "upscaled/a.png", "sha256": "1", "face": "[]"}
-    files.write_table(tmp_path / "upscaled.tsv", [row], list(row))
+    row = {"photo": "photos/a.jpg", "fate": "train", "image": "upscaled/a.png", "face": "[]"}
+    row |= {"sha256": file_sha256(tmp_path / row["image"])}
+    manifests.write_table(tmp_path / "upscaled.tsv", [row], list(row))
     (tmp_path / "base.json").write_text(json.dumps(manifest("small", small_base, tmp_path)))
     write_manifest(tmp_path / "captioner.json", folder)
     words = tmp_path / "words.txt"
@@ -170,7 +172,7 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
         command = [sys.executable, root / "scripts/caption_faces.py", "--config", json.dumps(config), *options]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        table = files.read_table(tmp_path / "captions.tsv")
+        table = manifests.read_table(tmp_path / "captions.tsv")
         assert list(table["source"]) == [backend]
         assert (tmp_path / "captions/a.txt").read_text() == table["text"][0]
         return table["text"][0], done.stdout.splitlines()[-1]

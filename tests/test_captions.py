@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from likeness import files
+from likeness import manifests
 from likeness.base_model import manifest
 from likeness.caption_files import by_photo, caption_files, user_caption, without_photo
 from likeness.captions import (
@@ -282,6 +282,12 @@ def test_warnings_name_the_file_and_what_to_do():
     assert shared == "a.txt: the caption of a.jpg and a.png; rename one of them to give it its own."
 
 
+def rewrite(table: Path, old: str, new: str) -> None:
+    """Another table, as the stage before would have written it."""
+    table.write_text(table.read_text().replace(old, new))
+    manifests.seal(table)
+
+
 def write_upscaled(folder: Path) -> None:
     rows = [
         {
@@ -297,7 +303,7 @@ def write_upscaled(folder: Path) -> None:
         }
         for stem in ("a", "b", "c")
     ]
-    files.write_table(folder / "upscaled.tsv", rows, list(rows[0]))
+    manifests.write_table(folder / "upscaled.tsv", rows, list(rows[0]))
 
 
 @pytest.fixture
@@ -327,7 +333,7 @@ def test_the_users_caption_wins_over_the_made_one(root, tmp_path, base):
     own.write_text("a woman on a boat\n")
     done = caption(root, base, own)
     assert done.returncode == 0, done.stderr
-    table = files.read_table(tmp_path / "captions.tsv").set_index("photo")
+    table = manifests.read_table(tmp_path / "captions.tsv").set_index("photo")
     made = "ohwx woman, smiling, head turned to the left"
     assert list(table["text"]) == [made, "a woman on a boat", made]
     assert list(table["source"]) == ["template", "user", "template"]
@@ -341,13 +347,12 @@ def test_the_users_caption_wins_over_the_made_one(root, tmp_path, base):
 
 def test_a_held_out_photo_is_captioned_too_and_teaches_nothing(root, tmp_path, base):
     write_upscaled(tmp_path)
-    text = (tmp_path / "upscaled.tsv").read_text()
-    (tmp_path / "upscaled.tsv").write_text(text.replace("photos/b.JPG\ttrain", "photos/b.JPG\theldout"))
+    rewrite(tmp_path / "upscaled.tsv", "photos/b.JPG\ttrain", "photos/b.JPG\theldout")
     own = tmp_path / "b.txt"
     own.write_text("a woman on a boat")
     done = caption(root, base, own)
     assert done.returncode == 0, done.stderr
-    table = files.read_table(tmp_path / "captions.tsv").set_index("photo")
+    table = manifests.read_table(tmp_path / "captions.tsv").set_index("photo")
     assert list(table["fate"]) == ["train", "heldout", "train"]
     assert table.loc["photos/b.JPG", "text"] == "a woman on a boat" and "not teach" not in done.stdout
     assert (table["face"] == "[0.5,0.48,0.33,0.45]").all()
@@ -355,12 +360,11 @@ def test_a_held_out_photo_is_captioned_too_and_teaches_nothing(root, tmp_path, b
 
 def test_a_caption_of_two_photos_and_one_that_is_too_long_are_warned_about(root, tmp_path, base):
     write_upscaled(tmp_path)
-    text = (tmp_path / "upscaled.tsv").read_text()
-    (tmp_path / "upscaled.tsv").write_text(text.replace("photos/c.JPG", "photos/b.png"))
+    rewrite(tmp_path / "upscaled.tsv", "photos/c.JPG", "photos/b.png")
     own = tmp_path / "b.txt"
     own.write_text("ohwx woman" + " on a boat" * 30)
     assert caption(root, base, own).returncode == 0
-    table = files.read_table(tmp_path / "captions.tsv")
+    table = manifests.read_table(tmp_path / "captions.tsv")
     assert list(table["source"]) == ["template", "user", "user"]
     for detail in table["detail"][1:]:
         assert "b.txt: 94 tokens, the base model reads 77: the last 17 words will not be seen" in detail

@@ -21,8 +21,8 @@ from likeness import class_pictures
 from likeness.base_model import manifest
 from likeness.errors import LikenessError
 from likeness.faces import Detector
-from likeness.files import read_table, write_table
 from likeness.images import read_photo
+from likeness.manifests import read_table, write_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
 from project import CONFIG, ROOT, Project
 

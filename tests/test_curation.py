@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from likeness import curation, files, images
+from likeness import curation, images, manifests
 from likeness.errors import LikenessError
 from likeness.identity import decode_embedding, encode_embedding, similarity
 from likeness.provenance import file_sha256
@@ -68,7 +68,7 @@ class Workplace:
         )
 
     def table(self, name: str) -> pd.DataFrame:
-        return files.read_table(self.folder / "ava" / name)
+        return manifests.read_table(self.folder / "ava" / name)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import dataset, files
+from likeness import dataset, manifests
 from likeness.errors import LikenessError
 
 TRAIN = {"max_train_steps": 100, "epochs": 5, "repeats": None, "batch_size": 2, "gradient_accumulation_steps": 1}
@@ -98,10 +98,10 @@ def write_tables(folder: Path, names: list[str]) -> None:
         Image.fromarray(np.full((SIDE, SIDE, 3), i, np.uint8)).save(picture)
         row = {"photo": f"{name}.jpg", "fate": "heldout" if "held" in name else "train"}
         photos.append(row | {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest()})
-        row |= {"image": f"upscaled/{name}.png", "face": "[0.5,0.48,0.33,0.45]"}
+        row |= {"image": f"upscaled/{name}.png", "image_sha256": photos[-1]["sha256"], "face": "[0.5,0.48,0.33,0.45]"}
         captions.append(row | {"text": f'ohwx woman, "{name}"\tsmiling'})
-    files.write_table(folder / "photos.tsv", photos, ["photo", "fate", "sha256"])
-    files.write_table(folder / "captions.tsv", captions, ["photo", "fate", "image", "face", "text"])
+    manifests.write_table(folder / "photos.tsv", photos, ["photo", "fate", "sha256"])
+    manifests.write_table(folder / "captions.tsv", captions, ["photo", "fate", "image", "image_sha256", "face", "text"])
 
 
 def regularisation_photos(folder: Path) -> list[Path]:

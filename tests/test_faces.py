@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import crops, faces, files, identity
+from likeness import crops, faces, identity, manifests
 from likeness.errors import LikenessError
 from likeness.images import read_photo
 from likeness.provenance import file_sha256
@@ -380,7 +380,7 @@ def test_the_script_makes_crops_with_what_they_were_made_from(detector, recognis
         about = {"photo": name, "sha256": file_sha256(photo), "fate": fate, "others": ""}
         found = only_face(detector, image) if fate != "dropped" else {}
         rows.append(about | {"width": image.shape[1], "height": image.shape[0]} | found)
-    files.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
+    manifests.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
     config = json.dumps({"resolution": 128, "buckets": False, "crop": {"face_fraction": 0.6, "face_level": 0.5}})
     command = [sys.executable, root / "scripts/crop_faces.py", "--config", config, "--photos", tmp_path / "photos.tsv"]
     paths = {"cache": "cache", "crops": "crops.tsv", "folder": "crops"}
@@ -391,7 +391,7 @@ def test_the_script_makes_crops_with_what_they_were_made_from(detector, recognis
         assert done.returncode == 0, done.stderr
         texts.append((tmp_path / "crops.tsv").read_text())
     assert done.stdout.splitlines()[-1] == "items: 0 computed, 2 reused" and texts[0] == texts[1]
-    table = files.read_table(tmp_path / "crops.tsv").set_index("photo")
+    table = manifests.read_table(tmp_path / "crops.tsv").set_index("photo")
     assert list(table.index) == ["00.jpg", "05.jpg"]
     for name, made in table.iterrows():
         crop = np.asarray(Image.open(tmp_path / made["crop"]))
@@ -416,7 +416,7 @@ def test_the_script_makes_crops_of_the_photos_shapes(detector, root, portraits, 
         Image.fromarray(photo).save(tmp_path / name, compress_level=1)
         about = {"photo": name, "sha256": file_sha256(tmp_path / name), "fate": "train", "others": ""}
         rows.append(about | {"width": width, "height": height} | only_face(detector, photo))
-    files.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
+    manifests.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
     config = json.dumps({"resolution": 256, "buckets": True, "crop": {"face_fraction": 0.45, "face_level": 0.48}})
     command = [sys.executable, root / "scripts/crop_faces.py", "--config", config, "--photos", tmp_path / "photos.tsv"]
     paths = {"cache": "cache", "crops": "crops.tsv", "folder": "crops"}
@@ -424,7 +424,7 @@ def test_the_script_makes_crops_of_the_photos_shapes(detector, root, portraits, 
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "for faces, square crops are better" in done.stdout
-    table = files.read_table(tmp_path / "crops.tsv")
+    table = manifests.read_table(tmp_path / "crops.tsv")
     assert list(table["size"]) == ["[192,320]", "[320,192]"]
     assert [Image.open(tmp_path / crop).size for crop in table["crop"]] == [(192, 320), (320, 192)]
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from likeness import files
+from likeness import manifests
 from likeness.config import checked_photos, not_files, photo_files
 from likeness.errors import LikenessError
 from likeness.images import ORIENTATION
@@ -268,7 +268,7 @@ def add_good_photos(folder: Path, ava: Path) -> None:
 
 def assert_every_reason(table: Path, photos: Path, expected: dict[str, str]) -> None:
     """One row per entry of the folder; the reason of each is the expected one, in a sentence of one line."""
-    rows = files.read_table(table).to_dict("records")
+    rows = manifests.read_table(table).to_dict("records")
     by_name = {os.path.basename(row["photo"]): row for row in rows}
     assert len(by_name) == len(rows) and set(by_name) == set(os.listdir(photos))
     for name, words in expected.items():
@@ -310,7 +310,7 @@ def test_every_hostile_file_gets_its_reason_and_good_photos_are_kept(root, model
     done = curate(root, work)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert_every_reason(work / "photos.tsv", photos, expected)
-    kept = files.read_table(work / "photos.tsv").query("fate != 'dropped'")
+    kept = manifests.read_table(work / "photos.tsv").query("fate != 'dropped'")
     assert len(kept) == GOOD and kept["photo"].str.contains("good_").all()
     assert state(photos) == before
 
@@ -349,4 +349,4 @@ def test_the_workflow_goes_through_a_hostile_folder(model_files, small_base, tmp
     (photos / "dangling.jpg").unlink()
     again = project.run("--until", "curate_photos")
     assert again.computed.get("detect_faces") == 0, "one row less, and nothing new to look at"
-    assert len(files.read_table(project.folder / "results/ava/photos.tsv")) == len(os.listdir(photos))
+    assert len(manifests.read_table(project.folder / "results/ava/photos.tsv")) == len(os.listdir(photos))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from likeness import files, images
+from likeness import images, manifests
 from likeness.errors import LikenessError
 
 # Four colours, one per quarter, 60 x 40 px: every turn and every mirror image looks different.
@@ -229,7 +229,7 @@ def test_a_hundred_megapixels_are_searched_for_faces_in_less_than_two_gigabytes(
     options = {"photos": photo, "models": model_files, "cache": tmp_path / "cache", "faces": tmp_path / "faces.tsv"}
     arguments = [str(word) for name, path in options.items() for word in (f"--{name}", path)]
     assert peak_memory_of(root / "scripts/detect_faces.py", arguments) < 2e9
-    [face] = files.read_table(tmp_path / "faces.tsv").to_dict("records")
+    [face] = manifests.read_table(tmp_path / "faces.tsv").to_dict("records")
     assert (face["width"], face["height"], face["error"]) == ("12000", "8400", "")
     assert float(face["center_x"]) == pytest.approx(6_000, abs=300) and float(face["face_height"]) > 2_000
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,12 @@ import torch
 from PIL import Image
 
 import cache_latents
+from damage import DAMAGES
 from likeness.base_model import load_part, manifest
 from likeness.conditioning import conditioning, load_text_encoders, load_tokenizers, token_ids
 from likeness.errors import LikenessError
 from likeness.latents import load_latents
-from likeness.tensors import read_metadata, safetensors_bytes
+from likeness.tensors import read_metadata, safetensors_bytes, with_metadata
 
 GROUPS = {"images": ["b", "a"], "heldout": ["h"], "regularisation": ["a", "r"]}
 
@@ -166,15 +168,19 @@ def test_a_latent_of_another_size_than_its_picture_names_the_photo(made, dataset
 def test_a_missing_tensor_names_the_photo(made, dataset, tmp_path, missing, whose):
     data = (made / "flipped.safetensors").read_bytes()
     tensors = {k: v for k, v in safetensors.torch.load(data).items() if not k.startswith(missing)}
-    (tmp_path / "latents.safetensors").write_bytes(safetensors_bytes(tensors, read_metadata(data)))
+    about = {key: text for key, text in read_metadata(data).items() if key != "sha256"}
+    short = safetensors_bytes(tensors, about)
+    hashed = with_metadata(short, about | {"sha256": hashlib.sha256(short).hexdigest()})
+    (tmp_path / "latents.safetensors").write_bytes(hashed)
     with pytest.raises(LikenessError, match=f"{whose} run: snakemake --forcerun cache_latents"):
         load_latents(tmp_path / "latents.safetensors", dataset)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: data[:5], lambda _: b"x" * 999])
+@pytest.mark.parametrize("damage", [*DAMAGES, lambda file: file.write_bytes(b"x" * 999)])
 def test_a_damaged_file_is_named(made, dataset, tmp_path, damage):
     damaged = tmp_path / "latents.safetensors"
-    damaged.write_bytes(damage((made / "latents.safetensors").read_bytes()))
+    shutil.copy(made / "latents.safetensors", damaged)
+    damage(damaged)
     with pytest.raises(LikenessError, match=r"latents.safetensors is damaged .*snakemake --forcerun cache_latents"):
         load_latents(damaged, dataset)
 

@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from chromium import opened, started
-from likeness.files import read_table, write_table
+from likeness.manifests import read_table, write_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_png
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.report import frontier
@@ -999,8 +999,9 @@ def index_page(tmp_path_factory, ava) -> Path:
             choice = made_choice(scores, f"{subject}_{run}.safetensors")
             best = results / subject / run / "best"
             best.mkdir(parents=True)
-            (best / "choice.json").write_text(json.dumps(choice))
-            (best / f"{subject}_{run}.png").write_bytes(marked_png(np.asarray(Image.open(next(photos)).convert("RGB"))))
+            preview = best / f"{subject}_{run}.png"
+            preview.write_bytes(marked_png(np.asarray(Image.open(next(photos)).convert("RGB"))))
+            (best / "choice.json").write_text(json.dumps(choice | {"preview_sha256": file_sha256(preview)}))
     build_index(results, results / "index.html")
     return results / "index.html"
 

@@ -15,7 +15,8 @@ from infotext_reader import loras, parameters, text_chunks
 from likeness import sampling
 from likeness.config import Sample
 from likeness.errors import LikenessError
-from likeness.files import read_table, write_atomic
+from likeness.files import write_atomic
+from likeness.manifests import read_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
 from likeness.provenance import file_sha256
 from likeness.sampling import SAMPLERS, Cell, cells, drawn, load_pipeline

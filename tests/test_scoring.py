@@ -15,9 +15,9 @@ from PIL import Image
 from likeness.clip import load_clip
 from likeness.errors import LikenessError
 from likeness.faces import Detector
-from likeness.files import read_table, write_table
 from likeness.identity import Judge, Recogniser, similarity
 from likeness.images import read_photo
+from likeness.manifests import read_table, write_table
 from likeness.pretrained import write_manifest
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.scoring import (
@@ -55,13 +55,16 @@ TRAIN, HELDOUT = [face(1, 0.2, 0), face(1, 0, 0.2)], [face(1, 0, 0)]
 PERSON, OTHER = face(1, 0, -0.5), face(0, 1, 0)
 
 
+PICTURE = {"image": "run/a.png", "sha256": "0" * 64}
+
+
 def scored(
     pictures: dict[tuple[int, float, str], Measurement], strangers=(), folder=Path("run"), **limits
 ) -> pd.DataFrame:
     """Score rows of {(epoch, weight, kind): picture}, one prompt and seed each, by (epoch, weight, kind)."""
     samples = pd.DataFrame(
         [
-            {"epoch": e, "weight": w, "prompt": "photo of a woman", "kind": kind, "seed": 1, "image": "run/a.png"}
+            {"epoch": e, "weight": w, "prompt": "photo of a woman", "kind": kind, "seed": 1} | PICTURE
             for e, w, kind in pictures
         ]
     )
@@ -149,7 +152,7 @@ def test_two_people_of_whom_both_are_the_person_are_a_leak(pictures, gate):
         *((e, float(e), "two_people", s) for e in (0, 1) for s in (1, 2)),
     ]
     for epoch, weight, kind, seed in cells:
-        row = {"epoch": epoch, "weight": weight, "prompt": "a woman", "kind": kind, "seed": seed, "image": "run/a.png"}
+        row = {"epoch": epoch, "weight": weight, "prompt": "a woman", "kind": kind, "seed": seed} | PICTURE
         samples.append(row)
     people = {"train": TRAIN, "heldout": HELDOUT, "strangers": []}
     limits = {"copy_limit": 1.0, "leak_limit": 0.5, "folder": Path("run")}
@@ -323,7 +326,7 @@ def test_a_sample_that_was_changed_is_not_scored(photographed_run, model_files):
     shutil.copy(photographed_run / "samples/000001/near.png", photographed_run / "samples/000002/near.png")
     log = score_checkpoint(photographed_run, model_files, [])
     assert "000002/near.png is missing or was changed" in log
-    assert "snakemake --forcerun sample_checkpoint" in log
+    assert "snakemake --cores all --forcerun sample_checkpoint" in log
     assert not (photographed_run / "scores.tsv").exists()
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from hub import Hub
 from likeness.errors import LikenessError
-from likeness.files import locked, private_folder, read_table
+from likeness.files import locked, private_folder
+from likeness.manifests import read_table
 from project import Project
 from small_pretrained import small_blip, small_clip
 

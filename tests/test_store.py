@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from damage import DAMAGES, flip
 from likeness.errors import LikenessError
 from likeness.files import write_atomic
 from likeness.training.store import RunStore
@@ -18,13 +19,6 @@ from likeness.training.store import RunStore
 @pytest.fixture
 def store(tmp_path) -> RunStore:
     return RunStore(tmp_path / "store")
-
-
-def damage(path: Path) -> None:
-    """One bit, in the middle: the file looks as whole as before."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def test_the_newest_state_comes_back(store):
@@ -43,13 +37,27 @@ def test_an_epoch_is_there_with_its_metrics_or_not_at_all(store):
     assert not store.has_epoch(2)
 
 
+@pytest.mark.parametrize("name", ["epoch-000002.safetensors", "epoch-000002.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_epoch_is_trained_again(store, tmp_path, capsys, name, damage):
+    for epoch in (1, 2):
+        store.save_epoch(epoch, b"lora" * 1000, {"metrics": [{"step": epoch, "loss": 0.125}], "heldout": "photos"})
+    damage(tmp_path / "store" / name)
+    store._lock.close()
+    store = RunStore(tmp_path / "store")
+    assert store.has_epoch(1) and not store.has_epoch(2) and not store.finished([1, 2])
+    assert "epoch-000002.safetensors was damaged since it was written; it is trained again" in capsys.readouterr().out
+    store.save_epoch(2, b"lora" * 1000, {"metrics": []})
+    assert store.finished([1, 2])
+
+
 def test_a_damaged_state_is_noticed_and_the_one_before_is_used(store, tmp_path, capsys):
     for step in (1, 2):
         store.save_state({"step": step, "weights": torch.ones(1000)})
-    damage(tmp_path / "store/state.pt")
+    flip(tmp_path / "store/state.pt")
     assert store.load_state()["step"] == 1
     assert "state.pt is damaged" in capsys.readouterr().out
-    damage(tmp_path / "store/state.previous.pt")
+    flip(tmp_path / "store/state.previous.pt")
     with pytest.raises(LikenessError, match="every saved state .* is damaged; delete that folder"):
         store.load_state()
 

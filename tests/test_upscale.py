@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from likeness import config, files, images, upscale
+from likeness import config, images, manifests, upscale
 from likeness.crops import crop_box, crop_face
 from likeness.errors import LikenessError
 from likeness.faces import Detector, sharpness
 from likeness.identity import Recogniser, face_embedding, similarity
+from likeness.provenance import file_sha256
 from project import CONFIG
 
 SIDE = 96  # px of the small crop
@@ -157,7 +158,7 @@ def test_script_makes_training_images_once(root, model_files, small_crop, large_
     assert first.returncode == 0, first.stderr
     # The held-out crop is the large one again.
     assert first.stdout.splitlines()[-1] == "items: 2 computed, 1 reused"
-    table = files.read_table(tmp_path / "upscaled.tsv").set_index("photo")
+    table = manifests.read_table(tmp_path / "upscaled.tsv").set_index("photo")
     assert list(table.index) == ["held.jpg", "large.jpg", "small.jpg"]
     assert list(table["fate"]) == ["heldout", "train", "train"]
     assert list(table["method"]) == ["lanczos", "lanczos", "realesrgan"]
@@ -247,10 +248,11 @@ def run_script(
         (folder / f"crops/{name}.png").write_bytes(images.png_bytes(crop))
         fate = "heldout" if name == "held" else "train"
         row = {"photo": f"{name}.jpg", "fate": fate, "crop": f"crops/{name}.png"}
+        row |= {"sha256": file_sha256(folder / row["crop"])}
         row |= {"source_side": "1000" if name == "large" else str(crop.shape[0]), "face_fraction": "0.450"}
         row |= {"face": "[0.5,0.48,0.33,0.45]", "size": json.dumps([RESOLUTION, RESOLUTION])}
         rows.append(row | {"yaw": "0", "pitch": "0", "roll": "0", "brightness": "0.5", "attributes": "{}"})
-    files.write_table(folder / "crops.tsv", rows, list(rows[0]))
+    manifests.write_table(folder / "crops.tsv", rows, list(rows[0]))
     config = json.dumps({"resolution": RESOLUTION, "upscale": {"tile": TILE, "min_similarity": 0.6}})
     paths = {"crops": "crops.tsv", "cache": "cache", "upscaled": "upscaled.tsv", "folder": "upscaled"}
     options = [word for name, path in paths.items() for word in (f"--{name}", folder / path)]

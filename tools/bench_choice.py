@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from likeness.config import Select
 from likeness.faces import Detector
-from likeness.files import read_table
 from likeness.identity import Recogniser, similarity
 from likeness.images import read_photo
 from likeness.leaks import shows_face
+from likeness.manifests import read_table
 from likeness.scoring import leaks_gated
 from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores, without_leaks
 

@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from likeness.config import Curate, photo_files  # noqa: E402
 from likeness.curation import curate, similarity_to_mean  # noqa: E402
-from likeness.files import read_table  # noqa: E402
 from likeness.identity import decode_embedding  # noqa: E402
+from likeness.manifests import read_table  # noqa: E402
 
 THRESHOLDS = np.arange(0.30, 0.75, 0.05)
 

@@ -11,6 +11,7 @@ from likeness.errors import LikenessError
 from likeness.families import FAMILIES, SCHEDULER, Family, family_of_file, family_of_folder, schedule_of_file
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
+from likeness.manifests import checked, read_json
 from likeness.provenance import canonical, digest, file_sha256
 
 # What diffusers and transformers call the file of a part's weights.
@@ -132,7 +133,7 @@ def manifest(
 def load_manifest(path: Path) -> dict:
     """base.json with `path` and, where there is one, `vae_path` made absolute. Raises LikenessError if the model or the
     VAE has gone."""
-    base = json.loads(path.read_text())
+    base = read_json(path)
     for key, what in (("path", f"the base model {base['model']}"), ("vae_path", "the VAE")):
         if key not in base:
             continue
@@ -152,8 +153,10 @@ def load_part(base: dict, part: str, dtype=None):
     SDXL "text_encoder_2" and "tokenizer_2".
 
     Its numbers are of `dtype`; without one fp32, in whatever precision the files are (transformers takes theirs). The
-    scheduler predicts what base.json says, which may not be what its file says.
+    scheduler predicts what base.json says, which may not be what its file says. Raises LikenessError if a file of it
+    was changed since fetch_base looked at it.
     """
+    check_part(base, part)
     where = {"pretrained_model_name_or_path": base["path"], "subfolder": part, "local_files_only": True}
     match part:
         case "tokenizer" | "tokenizer_2":
@@ -187,6 +190,15 @@ def load_part(base: dict, part: str, dtype=None):
 
             model = UNet2DConditionModel.from_pretrained(**where)
     return model.requires_grad_(False).eval()
+
+
+def check_part(base: dict, part: str) -> None:
+    """Raises LikenessError if a file of a part was changed since fetch_base looked at it."""
+    folder = base["vae_path"] if part == "vae" and "vae_path" in base else base["path"] / part
+    for name, sha256 in base["sha256"].items():
+        where, _, file = name.partition("/")
+        if where == part:
+            checked(folder / file, sha256, "fetch_base")
 
 
 def _family(folder: Path, model: str) -> Family:

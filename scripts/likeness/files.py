@@ -1,19 +1,17 @@
 """Files that are either whole or not there, their locks, folders that hold just what a manifest lists, and the item
 cache."""
 
-import csv
 import fcntl
+import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
-import pandas as pd
-
 from likeness.errors import DISK_FULL, LikenessError
-from likeness.provenance import digest
+from likeness.provenance import digest, file_sha256
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -39,19 +37,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     os.replace(temporary, path)
 
 
-def write_table(path: Path, rows: Sequence[Mapping], columns: Sequence[str]) -> None:
-    """A manifest: tab-separated with a header, columns in the given order, rows as the caller sorted them."""
-    table = pd.DataFrame(rows, columns=list(columns))
-    write_atomic(path, table.to_csv(sep="\t", index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL))
+def listing(paths: Iterable[Path | str]) -> str:
+    """Paths as one text, for a file that stands for them in a command; a name may have any character but NUL."""
+    return "\0".join(map(str, paths))
 
 
-def read_table(path: Path, **kinds: type) -> pd.DataFrame:
-    """A manifest, every cell a string (empty stays ""), but for the columns named in `kinds`."""
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = [name for name in kinds if name not in table]
-    if missing:
-        raise LikenessError(f"{path}: no column {', '.join(missing)}; delete the file and run snakemake again")
-    return table.astype(kinds) if len(table) else table
+def listed(text: str) -> list[Path]:
+    """The paths of a `listing`."""
+    return [Path(path) for path in text.split("\0") if path]
 
 
 def publish_folder(folder: Path, items: Mapping[str, bytes | str | Path]) -> None:
@@ -112,7 +105,8 @@ class ItemCache:
     """Content-addressed results of one stage: only items whose content, settings, code or model is new are computed.
 
     One folder per stage; a key is the hash of everything the result depends on. Nothing is ever rewritten, so threads
-    and processes may share a cache. Counts what it computed and what it found, for the log's last line.
+    and processes may share a cache. A file's name says the hash of what is in it, so that one that a disk damaged is
+    found and made anew. Counts what it computed and what it found, for the log's last line.
     """
 
     def __init__(self, folder: Path, *common: bytes | str):
@@ -121,20 +115,36 @@ class ItemCache:
         self._counting = threading.Lock()
         private_folder(folder)
 
-    def path(self, *parts: bytes | str) -> Path:
+    def get(self, compute: Callable[[], bytes], *parts: bytes | str) -> Path:
+        """The file with the result for these parts; `compute` is called only when there is no whole one yet."""
+        found = self.find(*parts)
+        path = found or self.put(compute(), *parts)
+        with self._counting:
+            self.reused += found is not None
+            self.computed += found is None
+        return path
+
+    def find(self, *parts: bytes | str) -> Path | None:
+        """The file with the result for these parts, whole; None if there is none yet."""
+        place = self._place(*parts)
+        names = os.listdir(place.parent) if place.parent.is_dir() else []
+        for path in (place.with_name(name) for name in sorted(names) if name.startswith(f"{place.name}.")):
+            if file_sha256(path) == path.suffix[1:]:
+                return path
+            print(f"{path} was damaged since it was written; it is made anew")
+            path.unlink(missing_ok=True)
+        return None
+
+    def put(self, data: bytes, *parts: bytes | str) -> Path:
+        """Keep the result for these parts."""
+        place = self._place(*parts)
+        path = place.with_name(f"{place.name}.{hashlib.sha256(data).hexdigest()}")
+        write_atomic(path, data)
+        return path
+
+    def _place(self, *parts: bytes | str) -> Path:
         key = digest(*self.common, *parts)
         return self.folder / key[:2] / key
-
-    def get(self, compute: Callable[[], bytes], *parts: bytes | str) -> Path:
-        """The file with the result for these parts; `compute` is called only when there is none yet."""
-        path = self.path(*parts)
-        found = path.is_file()
-        if not found:
-            write_atomic(path, compute())
-        with self._counting:
-            self.reused += found
-            self.computed += not found
-        return path
 
     def summary(self) -> str:
         return f"items: {self.computed} computed, {self.reused} reused"

@@ -1,5 +1,6 @@
 """What training reads instead of pictures and words: VAE latents (mean and spread) and text hidden states."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 
 from likeness.conditioning import conditioning, token_ids
 from likeness.errors import LikenessError
-from likeness.tensors import safetensors_bytes
+from likeness.tensors import read_metadata, safetensors_bytes, with_metadata
 
 # The lists of dataset.json: what is trained on, what validates, and the class that is kept.
 GROUPS = ("images", "heldout", "regularisation")
@@ -80,7 +81,13 @@ def latents_bytes(
                 parts |= {f"flipped_{part}": t for part, t in safetensors.torch.load_file(image(item, True)).items()}
             tensors |= _prefixed(f"{group}.{item['name']}", parts)
             tensors |= _prefixed(item["caption_sha256"], safetensors.torch.load_file(caption(item["caption"])))
-    return safetensors_bytes(tensors, {"items": _made_from(dataset), "flips": json.dumps(flips)})
+    about = {"items": _made_from(dataset), "flips": json.dumps(flips)}
+    data = safetensors_bytes(tensors, about)
+    return with_metadata(data, about | {"sha256": hashlib.sha256(data).hexdigest()})
+
+
+def _without_hash(header: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in header.items() if key != "sha256"}
 
 
 def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch.Tensor]]]:
@@ -94,10 +101,12 @@ def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch
     """
     again = "run: snakemake --forcerun cache_latents"
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-        tensors = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        data = path.read_bytes()
+        header = read_metadata(data)
+        if hashlib.sha256(with_metadata(data, _without_hash(header))).hexdigest() != header.get("sha256"):
+            raise ValueError("its content is not what was written")
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise LikenessError(f"{path.name} is damaged ({error}); {again}") from None
     if header.get("items") != _made_from(dataset):
         raise LikenessError(f"{path.name} was not made from this dataset; {again}")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from likeness.errors import LikenessError
 from likeness.files import write_atomic
+from likeness.manifests import checked
 from likeness.provenance import file_sha256
 
 
@@ -147,11 +148,12 @@ def fetch_models(folder: Path, models: Iterable[Model] = MODELS) -> dict[str, st
 
 
 def model_path(folder: Path, name: str) -> Path:
-    """The file of one model. Raises LikenessError if it was not fetched; its hash was checked then, not here."""
+    """The file of one model. Raises LikenessError if it was not fetched, or is not the pinned one any more."""
     path = folder / name
     if not path.is_file():
         raise LikenessError(f"no model file {path}; run snakemake, or scripts/fetch_models.py, to fetch it")
-    return path
+    pinned = next((model.sha256 for model in MODELS if model.name == name), None)
+    return checked(path, pinned, "fetch_models") if pinned else path
 
 
 def _package(model: Model) -> tuple[str, str]:

@@ -1,13 +1,12 @@
 """Models of transformers that the user names: found here or on the hub, hashed, loaded, or refused with a reason."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from likeness.errors import LikenessError
-from likeness.files import write_atomic
 from likeness.hub import hub_folder
+from likeness.manifests import read_json, write_json
 from likeness.provenance import canonical, digest, file_sha256
 
 # Share of the weights that may be absent (tied ones often are); those of another layout have other names altogether.
@@ -40,13 +39,13 @@ def write_manifest(path: Path, folder: Path) -> dict[str, str]:
     """Write where a model is, relative to the manifest, and the hash of what is read from it; returns both."""
     where = os.path.relpath(folder.resolve(), path.parent.resolve())
     about = {"path": where, "digest": folder_digest(folder)}
-    write_atomic(path, canonical(about) + "\n")
+    write_json(path, about)
     return about
 
 
 def read_manifest(path: Path) -> tuple[Path, str]:
     """The folder and the hash that `write_manifest` wrote. Raises LikenessError if the model has gone."""
-    about = json.loads(path.read_text())
+    about = read_json(path)
     folder = (path.parent / about["path"]).resolve()
     if not folder.is_dir():
         raise LikenessError(f"the model of {path} is no longer at {folder}; run: snakemake --cores 1 --force {path}")

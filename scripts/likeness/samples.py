@@ -6,15 +6,22 @@ from pathlib import Path
 import pandas as pd
 
 from likeness.errors import LikenessError
-from likeness.files import read_table
+from likeness.manifests import checked, read_table
 
 
 def read_samples(paths: Iterable[Path]) -> pd.DataFrame:
-    """The sample tables of a run as one, epochs in order, prompts in that of the configuration; `image` is absolute."""
+    """The sample tables of a run as one, epochs in order, prompts in that of the configuration; `image` is absolute.
+
+    Raises LikenessError if a table or a picture was changed since it was drawn.
+    """
     tables = []
     for path in sorted(paths):
         table = read_table(path, epoch=int, weight=float, seed=int)
-        tables.append(table.assign(image=[str(path.parent.resolve() / image) for image in table["image"]]))
+        pictures = [
+            checked(path.parent.resolve() / image, sha256, "sample_checkpoint")
+            for image, sha256 in zip(table["image"], table["sha256"], strict=True)
+        ]
+        tables.append(table.assign(image=list(map(str, pictures))))
     if not tables:
         raise LikenessError("no sample tables; pass the samples of every epoch")
     return pd.concat(tables, ignore_index=True)

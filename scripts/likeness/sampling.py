@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from likeness.base_model import load_part
+from likeness.base_model import check_part, load_part
 from likeness.conditioning import Conditioning, conditioning, token_ids
 from likeness.devices import out_of_memory
 from likeness.errors import LikenessError
@@ -74,10 +74,13 @@ def load_pipeline(base: dict, lora: Path | None, device: torch.device, sampler: 
     """The base model ready to draw by one of SAMPLERS.
 
     A LoRA or LoCon is loaded by diffusers' own loader, as by its users; the kinds that it does not read go into the
-    weights by lora_merge. Raises LikenessError if a layer of the file finds no place in the model.
+    weights by lora_merge. Raises LikenessError if a layer of the file finds no place in the model, or if a file of the
+    base model was changed.
     """
     import diffusers
 
+    for part in set(FAMILIES[base["family"]].parts) - {"vae"}:  # which load_part looks at
+        check_part(base, part)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     extras = {} if base["family"] == "sdxl" else {"safety_checker": None, "feature_extractor": None}
     pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(

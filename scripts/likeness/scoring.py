@@ -26,8 +26,8 @@ from likeness.models import (
 from likeness.provenance import canonical
 
 COLUMNS = [
-    *("epoch", "weight", "prompt", "kind", "seed", "image", "face_found", "identity", "identity_raw", "judge_identity"),
-    *("copy", "prompt_score", "gate", "prompt_detail", "floor", "ceiling", "floor_from"),
+    *("epoch", "weight", "prompt", "kind", "seed", "image", "sha256", "face_found", "identity", "identity_raw"),
+    *("judge_identity", "copy", "prompt_score", "gate", "prompt_detail", "floor", "ceiling", "floor_from"),
     *("faces", "second_identity", "sharpness", "yaw", "pitch"),
 ]
 # Every model that a measurement depends on.
@@ -267,6 +267,7 @@ def score_rows(
             {
                 **{key: sample[key] for key in ("epoch", "weight", "prompt", "kind", "seed")},
                 "image": Path(os.path.relpath(sample["image"], folder.resolve())).as_posix(),
+                "sha256": sample["sha256"],
                 "face_found": int(picture.faces > 0),
                 "identity": _rounded(scale.identity(raw)) if raw != "" else 0.0,
                 "identity_raw": _rounded(raw),

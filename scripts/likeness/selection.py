@@ -4,7 +4,6 @@ A cell is one (epoch, weight). Every cell draws the same prompts from the same s
 picture. Epoch 0 is the base model without the LoRA: it is reported beside the others and never chosen.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from likeness.errors import LikenessError
-from likeness.files import read_table
 from likeness.leaks import leak_likeness, shows_face
+from likeness.manifests import read_json, read_table
 from likeness.samples import read_samples
 
 # The kinds of prompts whose pictures are scored: all that name the person alone. The others only hold back a cell.
@@ -220,7 +219,7 @@ def picture_label(row: Mapping) -> str:
 
 
 def read_choice(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def chosen_cell(choice: Mapping) -> dict:

@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness import cli, files, images  # noqa: E402
+from likeness import cli, images, manifests  # noqa: E402
 from likeness.faces import Detector  # noqa: E402
 from likeness.identity import Recogniser, similarity  # noqa: E402
 
@@ -50,7 +50,7 @@ def main() -> None:
         return mean / np.linalg.norm(mean)
 
     people = [person(folder) for folder in sorted((ROOT / "resources/people").iterdir()) if folder.is_dir()]
-    names = files.read_table(args.faces / "names.tsv").to_dict("records")
+    names = manifests.read_table(args.faces / "names.tsv").to_dict("records")
     names = [name for name in names if (args.faces / f"{name['face']}.jpg").exists()]
 
     def compared(name: dict) -> dict | None:
@@ -61,7 +61,7 @@ def main() -> None:
 
     found = [row for _, row in cli.mapped(compared, names, args.threads, desc="faces", unit="face") if row]
     kept = [row for row in found if row["nearest"] < SAME_PERSON]
-    files.write_table(args.faces / "faces.tsv", kept, COLUMNS)
+    manifests.write_table(args.faces / "faces.tsv", kept, COLUMNS)
     nearest = max(row["nearest"] for row in kept)
     print(f"{len(names)} faces, {len(names) - len(found)} of them not exactly one face")
     print(f"{len(found) - len(kept)} left out as like one of the {len(people)} people of the demonstration")

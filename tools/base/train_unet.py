@@ -23,7 +23,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from likeness import files
+from likeness import manifests
 from likeness.captions import template_caption
 from likeness.faces import Detector
 from likeness.families import SCHEDULER
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--first", type=Path)
     args = parser.parse_args()
     vae = AutoencoderKL.from_pretrained(args.vae, torch_dtype=torch.float32).to(DEVICE)
-    views = views_of(files.read_table(args.faces / "faces.tsv").to_dict("records"))
+    views = views_of(manifests.read_table(args.faces / "faces.tsv").to_dict("records"))
     latents, parts = encoded_views(vae, args.faces, views, args.models)
     merges = args.models / "bpe_simple_vocab_16e6.txt.gz"
     tokenizer = clip_tokenizer(merges)

@@ -7,6 +7,7 @@ from pathlib import Path
 from likeness.best import best_picture, calling_words
 from likeness.dataset import arithmetic, sizes
 from likeness.files import ItemCache
+from likeness.manifests import read_json
 from likeness.provenance import file_sha256
 from likeness.report.curves import course
 from likeness.report.dataset import dataset_part
@@ -68,7 +69,7 @@ def report_page(
         unasked=unasked(chosen),
         course=course(metrics, chosen["epoch"]),
         # A run may have its own number of steps; the data set's page tells of the configuration's.
-        dataset=part | {"arithmetic": arithmetic(config["train"], *sizes(json.loads(dataset.read_text())))},
+        dataset=part | {"arithmetic": arithmetic(config["train"], *sizes(read_json(dataset)))},
         config=json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
         hashes={chosen["lora"]: chosen["sha256"], **{name: file_sha256(path) for name, path in files.items()}},
     )

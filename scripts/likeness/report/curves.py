@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from likeness.files import read_table
+from likeness.manifests import read_table
 from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
 
 CURVE_POINTS = 200  # more cannot be told apart at the width of the page

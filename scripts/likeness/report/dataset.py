@@ -7,7 +7,8 @@ from pathlib import Path
 
 from likeness import cli, curation
 from likeness.crops import FREE_PADDING
-from likeness.files import ItemCache, read_table
+from likeness.files import ItemCache
+from likeness.manifests import checked, read_json, read_table
 from likeness.report.coverage import light_charts, pose_chart
 from likeness.report.page import rendered
 from likeness.report.pictures import crop_uri, enlarged_uri, photo_uri
@@ -64,8 +65,12 @@ def dataset_part(
 
     def made_card(row: Mapping) -> dict:
         crop, *made = (stage.get(row["photo"]) for stage in stages)
+        if crop:
+            checked(crop["folder"] / crop["crop"], crop["sha256"], "crop_faces")
         # Held-out photos go on to be measured, not to be trained on: here their crop is what there is to see.
         upscale, caption = made if row["fate"] == "train" else (None, None)
+        if upscale:
+            checked(upscale["folder"] / upscale["image"], upscale["sha256"], "upscale_faces")
         return _card(row | {"folder": photos.parent}, crop, upscale, caption, thumbnails)
 
     cards = [card for _, card in cli.mapped(made_card, rows, threads, desc="pictures", unit="photo")]
@@ -78,7 +83,7 @@ def dataset_part(
         "lights": light_charts(kept),
         "groups": _groups(cards),
         "open": len(cards) <= OPEN_UP_TO,
-        "arithmetic": json.loads(dataset.read_text())["arithmetic"],
+        "arithmetic": read_json(dataset)["arithmetic"],
     }
 
 

@@ -5,7 +5,7 @@
     {key}/state.pt                    the last saved state: LoRA, optimizer, scheduler, scaler, step, metrics
     {key}/state.previous.pt           the one before: a disk may damage a file long after it was written whole
     {key}/epoch-000003.safetensors    the finished epochs, each written once
-    {key}/epoch-000003.json           the metrics up to its end: a state is soon that of another epoch
+    {key}/epoch-000003.json           its hash, and the metrics up to its end: a state is soon that of another epoch
     {key}/history                     a line per finished epoch: Snakemake deletes a job's log when it starts it again
 
 The key is the hash of everything the result depends on, so a store is never stale, and going back to earlier settings
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from likeness.errors import LikenessError
 from likeness.files import locked, private_folder, write_atomic
+from likeness.provenance import canonical, digest, file_sha256
 
 
 class RunStore:
@@ -33,6 +34,7 @@ class RunStore:
 
     def __init__(self, folder: Path, say=print, lock: bool = True):
         self.folder, self._say = folder, say
+        self._whole: set[int] = set()
         private_folder(folder)
         if lock:
             self._take()
@@ -70,7 +72,17 @@ class RunStore:
         return self.folder / f"epoch-{epoch:06d}.safetensors"
 
     def has_epoch(self, epoch: int) -> bool:
-        return self.epoch_file(epoch).is_file() and self._metrics_file(epoch).is_file()
+        """True if an epoch is there, whole. One that a disk damaged is taken away, so that it is trained again."""
+        lora, metrics = self.epoch_file(epoch), self._metrics_file(epoch)
+        if not lora.is_file() or not metrics.is_file():
+            return False
+        if epoch not in self._whole:  # a LoRA of 150 MB takes a tenth of a second to read
+            if not _is_whole(lora, metrics):
+                self._say(f"{lora} was damaged since it was written; it is trained again")
+                lora.unlink()
+                return False
+            self._whole.add(epoch)
+        return True
 
     def finished(self, epochs: Iterable[int]) -> bool:
         """True if all these epochs are there: nothing is left to train."""
@@ -79,15 +91,18 @@ class RunStore:
     def save_epoch(self, epoch: int, lora: bytes, measured: Mapping) -> None:
         """Keep an epoch's LoRA and what was measured up to its end. Raises LikenessError if the lock was lost."""
         self._check_owner()
-        write_atomic(self._metrics_file(epoch), json.dumps(measured))
+        kept = {"lora": hashlib.sha256(lora).hexdigest(), "measured": measured}
+        kept["sha256"] = digest(canonical([kept["lora"], measured]))
+        write_atomic(self._metrics_file(epoch), canonical(kept))
         write_atomic(self.epoch_file(epoch), lora)
+        self._whole.add(epoch)
         history = self.folder / "history"
         earlier = history.read_text() if history.is_file() else ""
         write_atomic(history, f"{earlier}epoch {epoch} by {self._owner}\n")
 
     def measured(self, epoch: int) -> dict:
         """What `save_epoch` was given with the LoRA."""
-        return json.loads(self._metrics_file(epoch).read_text())
+        return json.loads(self._metrics_file(epoch).read_bytes())["measured"]
 
     def _metrics_file(self, epoch: int) -> Path:
         return self.epoch_file(epoch).with_suffix(".json")
@@ -133,6 +148,15 @@ class RunStore:
     def _states(self) -> list[Path]:
         """Newest first; the first is there only after a kill in the midst of saving."""
         return [self.folder / f"state{kind}.pt" for kind in (".new", "", ".previous")]
+
+
+def _is_whole(lora: Path, metrics: Path) -> bool:
+    try:
+        kept = json.loads(metrics.read_bytes())
+        about = digest(canonical([kept["lora"], kept["measured"]]))
+        return kept["sha256"] == about and kept["lora"] == file_sha256(lora)
+    except (ValueError, LookupError, TypeError):  # not JSON any more, or another one
+        return False
 
 
 class SaveClock:
