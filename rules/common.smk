@@ -1,6 +1,7 @@
 # Functions only: how rules find their configuration, their code and their files.
 import atexit
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from likeness.contents import Contents
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
+from likeness.files import listing, private_folder, write_atomic
 from likeness.provenance import canonical, local_sources
 
 # `python` in a rule is the one that runs Snakemake, activated or not; with --sdm conda the rule's own comes before it.
@@ -143,9 +145,35 @@ def section(*names):
                 chosen.setdefault(top, {})[key] = known[top][key]
             else:
                 chosen[top] = known[top]
-        return canonical(chosen)
+        # A prompt may say </script>, and `snakemake --report` writes params into one.
+        return canonical(chosen).replace("<", "\\u003c")
 
     return text
+
+
+def in_a_file(text):
+    """The path of a file with a text that grows with the photos, subjects or runs: a command has at most 128 KB. The
+    name says what is in it. A dry run writes nothing.
+
+    Snakemake compares no param that is made from `input`. That is as it should be here: what is handed over so is
+    compared as an input, or as another param.
+    """
+    path = Path("results/.cache/in_files") / hashlib.sha256(text.encode()).hexdigest()
+    whole = path.is_file() and path.read_bytes() == text.encode()
+    if not whole and not workflow.dryrun:
+        private_folder(path.parent)
+        write_atomic(path, text)
+    return path
+
+
+def listed(name):
+    """A file that lists an input's paths."""
+
+    def path(wildcards, input):
+        files = input.get(name, [])
+        return in_a_file(listing([files] if isinstance(files, str) else files))
+
+    return path
 
 
 def growing(amount, per=lambda wildcards: 1):

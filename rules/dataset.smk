@@ -13,10 +13,12 @@ rule detect_faces:
     params:
         contents=contents("detect_faces.py", photos),
         no_photos=no_photos,
+        photo_list=listed("photos"),
+        no_photo_list=lambda wildcards, input: in_a_file(listing(no_photos(wildcards))),
     message:
         "{wildcards.subject}: find the faces in every photo"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --photos {input.photos:q} --no-photos {params.no_photos:q}"
+        "exec python {input.code[0]:q} --log {log:q} --photos @{params.photo_list:q} --no-photos @{params.no_photo_list:q}"
         " --models results/models --cache results/.cache/detect_faces --faces {output:q} --threads {threads}"
 
 
@@ -114,11 +116,12 @@ rule caption_faces:
             "caption_faces.py", captions_beside_photos, captioners_identity_words
         ),
         config=section("subject.trigger", "subject.class_noun", "caption.backend"),
+        text_list=listed("texts"),
     message:
         "{wildcards.subject}: caption the crops"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --upscaled {input.upscaled:q}"
-        " --base {input.base:q} --texts {input.texts:q} --words {input.words:q} --captioner {input.captioner:q}"
+        " --base {input.base:q} --texts @{params.text_list:q} --words {input.words:q} --captioner {input.captioner:q}"
         " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 
@@ -200,11 +203,13 @@ checkpoint build_dataset:
             "train.batch_size",
             "train.gradient_accumulation_steps",
         ),
+        regularisation_list=listed("regularisation"),
+        text_list=listed("texts"),
     message:
         "{wildcards.subject}: lay out the training set"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
         " --photos {input.photos:q} --captions {input.captions:q} --words {input.words:q}"
-        " --regularisation {input.regularisation:q} --texts {input.texts:q}"
+        " --regularisation @{params.regularisation_list:q} --texts @{params.text_list:q}"
         " --class-pictures {input.class_pictures:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
         " --folder {output.folder:q} --reg-folder {output.reg_folder:q}"

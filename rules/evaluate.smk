@@ -58,10 +58,11 @@ rule score_checkpoint:
             "subject.trigger",
             "subject.class_noun",
         ),
+        sample_list=listed("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: measure every picture"
     shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --samples {input.samples:q}"
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --samples @{params.sample_list:q}"
         " --crops {input.crops:q} --strangers {input.strangers:q} --models results/models"
         " --clip {input.clip:q} --cache results/.cache/score_checkpoint --scores {output:q}"
 
@@ -134,8 +135,9 @@ rule plot_sheets:
         "../envs/likeness.yaml"
     params:
         contents=contents("plot_sheets.py"),
+        sample_list=listed("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: plot each prompt's sheet"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --samples {input.samples:q} --scores {input.scores:q}"
+        "exec python {input.code[0]:q} --log {log:q} --samples @{params.sample_list:q} --scores {input.scores:q}"
         " --choice {input.choice:q} --folder {output:q}"

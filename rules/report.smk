@@ -51,10 +51,11 @@ rule plot_grid:
         "../envs/likeness.yaml"
     params:
         contents=contents("plot_grid.py"),
+        sample_list=listed("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: plot the grid"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --samples {input.samples:q} --scores {input.scores:q}"
+        "exec python {input.code[0]:q} --log {log:q} --samples @{params.sample_list:q} --scores {input.scores:q}"
         " --choice {input.choice:q} --grid {output:q}"
 
 
@@ -95,12 +96,13 @@ rule build_report:
             "subject_name",
             "run_name",
         ),
+        sample_list=listed("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: write the report"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --threads {threads}"
         " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
-        " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples {input.samples:q}"
+        " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples @{params.sample_list:q}"
         " --scores {input.scores:q} --choice {input.choice:q}"
         " --cache results/.cache/thumbnails --report {output.report:q}"
         " --folder {output.folder:q}"
@@ -126,11 +128,17 @@ rule compare_runs:
     params:
         contents=contents("compare_runs.py"),
         config=section("runs", "subject_name"),
+        config_file=lambda wildcards, input: in_a_file(
+            section("runs", "subject_name")(wildcards)
+        ),
+        choice_list=listed("choices"),
+        score_list=listed("scores"),
+        sample_list=listed("samples"),
     message:
         "{wildcards.subject}: compare the runs"
     shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --choices {input.choices:q}"
-        " --scores {input.scores:q} --samples {input.samples:q} --page {output:q}"
+        "exec python {input.code[0]:q} --config @{params.config_file:q} --log {log:q} --choices @{params.choice_list:q}"
+        " --scores @{params.score_list:q} --samples @{params.sample_list:q} --page {output:q}"
 
 
 rule build_index:
@@ -155,8 +163,11 @@ rule build_index:
     params:
         contents=contents("build_index.py"),
         config=section("subjects"),
+        config_file=lambda wildcards, input: in_a_file(section("subjects")(wildcards)),
+        choice_list=listed("choices"),
+        preview_list=listed("previews"),
     message:
         "write the first page of the results"
     shell:
-        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --choices {input.choices:q}"
-        " --previews {input.previews:q} --page {output:q}"
+        "exec python {input.code[0]:q} --config @{params.config_file:q} --log {log:q} --choices @{params.choice_list:q}"
+        " --previews @{params.preview_list:q} --page {output:q}"

@@ -139,10 +139,12 @@ def test_a_mistake_in_the_configuration_starts_no_job(project):
 @pytest.mark.parametrize("name", ["all.html", "all.zip"])
 def test_snakemakes_own_report_has_the_results_with_captions_in_categories(finished_project, tmp_path, name):
     project = finished_project.copied(tmp_path / "project")
+    project.configure(sample={"prompts": ["photo of {subject}</script><script>alert(1)</script>"]})
     done = call(SNAKEMAKE, "--report", name, cwd=project.folder)
     assert done.returncode == 0, done.stdout + done.stderr
     made = project.folder / name
     page = zipfile.ZipFile(made).read("all/report.html").decode() if made.suffix == ".zip" else made.read_text()
+    assert "photo of {subject}" in page and "<script>alert" not in page
     results = json.loads(re.search(r"^\s*var results = (\{.*\})", page, re.M)[1])
     named = {Path(result["name"]).name: result for result in results.values()}
     assert set(named) == {"choice.json", "ava_portrait.png", "README.md", "grid.png", "report.html", "dataset.html"}

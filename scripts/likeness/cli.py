@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 from likeness.errors import DISK_FULL, LikenessError
+from likeness.files import listed
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -31,7 +33,7 @@ terminal = sys.stderr
 
 def arguments(doc: str, *names: str) -> argparse.Namespace:
     """Parse `--config JSON --log FILE --threads N` and one option per name, each a path; a name ending in * takes any
-    number of them.
+    number of them. What is too long for a command is read from a file, whose name is given after an @.
 
     `config` comes back as nested namespaces (config.train.rank); a key that the rule did not hand over is an error.
     """
@@ -50,6 +52,10 @@ def arguments(doc: str, *names: str) -> argparse.Namespace:
             **({"nargs": "*", "default": []} if name.endswith("*") else {}),
         )
     args = parser.parse_args()
+    for name in (name.rstrip("*") for name in names if name.endswith("*")):
+        given = [str(path) for path in getattr(args, name)]
+        if len(given) == 1 and given[0].startswith("@"):
+            setattr(args, name, listed(_read(given[0])))
     if args.log:
         _open_log(args.log)
     return args
@@ -117,7 +123,16 @@ def mapped(
 
 
 def _namespace(text: str) -> SimpleNamespace:
-    return json.loads(text, object_hook=_known_keys)
+    return json.loads(_read(text) if text.startswith("@") else text, object_hook=_known_keys)
+
+
+def _read(address: str) -> str:
+    """What a file says that was given as @path, and whose name is the hash of what it says."""
+    path = Path(address[1:])
+    data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data).hexdigest() != path.name:
+        raise LikenessError(f"{path} is missing or was changed since it was written; run the same command again")
+    return data.decode()
 
 
 def _known_keys(mapping: dict) -> SimpleNamespace | dict:

@@ -1,0 +1,54 @@
+"""Thousands of photos, subjects and runs: what grows with them is handed to jobs in files, because Linux takes no
+command of more than 128 KB."""
+
+import re
+
+import pandas as pd
+
+from project import CONFIG, Project
+
+LONGEST = 2**17
+
+
+def commands(project: Project) -> dict[str, int]:
+    """rule -> the length of its longest command, by a dry run, which writes nothing."""
+    text = project.run("-n", "-p", "--forceall").text
+    assert not (project.folder / "results/.cache").exists()
+    found: dict[str, int] = {}
+    for command, rule in re.findall(r"^Shell command: (.*?scripts/(\w+)\.py .*)", text, re.M):
+        found[rule] = max(len(command), found.get(rule, 0))
+    return found
+
+
+def test_no_command_grows(tmp_path, model_files, small_base):
+    project = Project(tmp_path / "project", model_files, small_base, photos=3)
+    few = {"ava": CONFIG["subjects"]["ava"] | {"regularisation": "others"}}
+    others = project.folder / "others"
+    others.mkdir()
+    (others / "000.jpg").touch()
+    project.configure(subjects=few, runs={"run000": {}, "run001": {}})
+    before = commands(project)
+    for number in range(200):
+        for folder in (project.folder / "photos", others):
+            for name in (f"{number:03d}.jpg", f"{number:03d}.txt"):
+                (folder / name).touch()
+        (project.folder / "photos" / f"link{number:03d}.jpg").symlink_to("nowhere")
+    many = {f"s{number:02d}": few["ava"] for number in range(8)}
+    project.configure(subjects={"ava": few["ava"], **many}, runs={f"run{number:03d}": {} for number in range(8)})
+    after = commands(project)
+    assert before.keys() == after.keys()
+    # Hashes and names are of one length; the config of a job has its subject's and its run's settings alone.
+    grown = {rule: (before[rule], after[rule]) for rule in before if after[rule] > before[rule]}
+    assert not grown
+
+
+def test_thousands_of_photos_are_one_command(tmp_path, model_files, small_base):
+    project = Project(tmp_path / "project", model_files, small_base, photos=3)
+    project.fork_jobs = True
+    names = [f"a_camera's_long_name_for_a_photo_{number:05d}.jpg" for number in range(3200)]
+    for name in names:
+        (project.folder / "photos" / name).write_bytes(b"no photo")
+    assert sum(map(len, names)) > LONGEST
+    project.run("results/ava/faces.tsv")
+    faces = pd.read_csv(project.folder / "results/ava/faces.tsv", sep="\t")
+    assert len(faces.photo.unique()) == 3203
