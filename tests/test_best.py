@@ -1,5 +1,6 @@
 """best/ holds what a user needs: the LoRA, A1111's sidecar and preview, and a card that says where it comes from."""
 
+import html
 import json
 import re
 import subprocess
@@ -11,11 +12,12 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from infotext_reader import loras, parameters, text_chunks
 from likeness import selection
-from likeness.files import read_table
+from likeness.manifests import read_table
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA
 from likeness.provenance import SCRIPTS, file_sha256
 from likeness.sampling import load_pipeline
@@ -30,7 +32,7 @@ CONFIG = {
     "subject_name": "ava",
     "run_name": "portrait",
     "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
-    "train": {"rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
+    "train": {"network": "lora", "rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
     "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5, "clip": None},
 }
 MEASURED_BY = {name: f"{n:064x}" for n, name in enumerate(MODELS)}
@@ -56,7 +58,7 @@ def unasked(level: float, judge: float) -> pd.DataFrame:
     return table.assign(judge_identity=np.where(table["epoch"] > 0, judge, 0.0))
 
 
-def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:
+def choose_checkpoint(run: Path, config: dict = CONFIG) -> subprocess.CompletedProcess:
     inputs = {
         "scores": "scores.tsv",
         "models": "models.json",
@@ -67,7 +69,7 @@ def choose_checkpoint(run: Path) -> subprocess.CompletedProcess:
     }
     paths = {name: run / path for name, path in inputs.items()} | {n: run / "best" / p for n, p in OUTPUTS.items()}
     options = [part for name, path in paths.items() for part in (f"--{name}", path)]
-    command = [sys.executable, SCRIPTS / "choose_checkpoint.py", "--config", json.dumps(CONFIG), *options]
+    command = [sys.executable, SCRIPTS / "choose_checkpoint.py", "--config", json.dumps(config), *options]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -214,7 +216,7 @@ def test_a_lora_that_is_gone_or_changed_says_how_to_get_it_back(run, damage):
     result = choose_checkpoint(run)
     assert result.returncode == 1
     assert "missing or was changed" in result.stdout
-    assert "snakemake --forcerun train_lora" in result.stdout
+    assert "snakemake --cores all --forcerun train_lora" in result.stdout
     assert "Traceback" not in result.stderr
     assert not (run / "best").exists()
 
@@ -241,3 +243,32 @@ def test_without_evidence_the_card_and_the_sidecar_say_so(run):
     assert (choice["epoch"], choice["weight"], choice["evidence"]) == (3, 1.0, "none")
     assert "No evidence: no picture passes the gates" in (run / "best" / "README.md").read_text()
     assert "No evidence" in json.loads((run / "best" / "ava_portrait.json").read_text())["notes"]
+
+
+@pytest.mark.parametrize(
+    ("network", "calls_diffusers", "said"),
+    [
+        ("lora", True, "**A1111, Forge**: copy"),
+        ("locon", True, "**A1111, Forge**: copy"),
+        ("loha", False, "**diffusers** does not read this kind (loha)"),
+        ("lokr", False, "**diffusers** does not read this kind (lokr)"),
+        ("dora", False, "**A1111, InvokeAI**: not with this file"),
+    ],
+)
+def test_the_card_names_only_programs_that_draw_the_kind_of_file(run, network, calls_diffusers, said):
+    choose_checkpoint(run, CONFIG | {"train": CONFIG["train"] | {"network": network}})
+    card = (run / "best/README.md").read_text()
+    assert ("pipe.load_lora_weights" in card) == calls_diffusers
+    assert said in card and "**ComfyUI**: copy `ava_portrait.safetensors`" in card
+
+
+def test_the_card_shows_what_looks_like_markdown_or_html_as_it_is(run):
+    trigger = "`<b>_|ohwx*"
+    subject = CONFIG["subject"] | {"trigger": trigger}
+    train = CONFIG["train"] | {"network_weights": "</script><script>alert(1)</script>[a](b) | *c*"}
+    assert choose_checkpoint(run, CONFIG | {"subject": subject, "train": train}).returncode == 0
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render((run / "best/README.md").read_text())
+    assert "<script" not in page and "<b>" not in page and "<em>" not in page
+    shown = html.unescape(re.sub(r"<[^>]+>", "", page))
+    assert f"write {trigger} woman in the prompt" in shown
+    assert train["network_weights"] in shown and "train.network_weights" in shown

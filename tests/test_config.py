@@ -140,6 +140,12 @@ MISTAKES = {
     "item of the subject": (["sample", "prompts"], ["{subject[a]}"], "sample: prompt '{subject[a]}' has a brace"),
     "padded subject": (["sample", "prompts"], ["{subject:>99999999999}"], "sample: prompt '{subject:>"),
     "doubled braces": (["sample", "prompts"], ["{{subject}}"], "sample: prompt '{{subject}}' lacks {subject}"),
+    "another LoRA": (
+        ["sample", "prompts"],
+        ["{subject} <lora:a:1>"],
+        "sample: prompt '{subject} <lora:a:1>' calls another",
+    ),
+    "half a LoRA": (["sample", "negative_prompt"], "bad <lora:a", "sample: prompt 'bad <lora:a' calls another file"),
     "open brace": (["sample", "prompts"], ["{subject} {"], "sample: prompt '{subject} {' has a brace"),
     "seed that no table holds": (["sample", "seeds"], [2**64], "sample.seeds.0: found 18446744073709551616; expected"),
     "seed of a training": (["train", "seed"], 2**63, "train.seed: found 9223372036854775808; expected less than"),

@@ -45,7 +45,9 @@ def test_every_setting_is_read_back(tmp_path):
 
 
 def test_the_base_model_calls_no_lora_and_what_is_not_set_is_not_said():
-    found = parameters(infotext("photo of a woman", 1, 64, SETTINGS | {"negative_prompt": ""}, BASE, None))
+    text = infotext("photo of a woman", 1, 64, SETTINGS | {"negative_prompt": ""}, BASE, None)
+    assert "\nNegative prompt: \n" in text, "ComfyUI reads no picture without"
+    found = parameters(text)
     assert found["Prompt"] == "photo of a woman" and found["Negative prompt"] == ""
     assert not {"Lora hashes", "Clip skip"} & set(found)
     assert parameters(infotext("a", 1, 64, SETTINGS | {"clip_skip": 2}, BASE, None))["Clip skip"] == "2"

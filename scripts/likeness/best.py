@@ -1,6 +1,8 @@
 """What lies in best/: the chosen LoRA, A1111's sidecar, a preview and a model card."""
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,8 @@ import pandas as pd
 from PIL import Image
 
 from likeness.infotext import called_lora, lora_tag
+from likeness.manifests import checked
 from likeness.marking import marked_png, read_infotext
-from likeness.provenance import file_sha256
 from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, in_chosen_cell, picture_scores, separation
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
@@ -23,8 +25,9 @@ CONSENT = {
 
 def preview_png(scores: pd.DataFrame, choice: Mapping) -> bytes:
     """The picture of the chosen cell with the highest score, marked as AI made; of equal ones, the first. Its infotext
-    calls the LoRA by the name that it has here."""
-    picture = best_picture(scores, choice)["image"]
+    calls the LoRA by the name that it has here. Raises LikenessError if it was changed since it was drawn."""
+    best = best_picture(scores, choice)
+    picture = checked(Path(best["image"]), best["sha256"], "sample_checkpoint")
     text = read_infotext(picture)
     text = text.replace(called_lora(text), Path(choice["lora"]).stem)
     return marked_png(np.asarray(Image.open(picture).convert("RGB")), text)
@@ -49,8 +52,8 @@ def judging_hashes(scores: pd.DataFrame, choice: Mapping, crops: pd.DataFrame) -
             for fate, crop, sha256 in measured[["fate", "crop", "sha256"]].itertuples(index=False)
         },
         **{
-            f"drawn by epoch {epoch}: {prompt}, seed {seed}": file_sha256(Path(image))
-            for epoch, prompt, seed, image in drawn[["epoch", "prompt", "seed", "image"]].itertuples(index=False)
+            f"drawn by epoch {epoch}: {prompt}, seed {seed}": sha256
+            for epoch, prompt, seed, sha256 in drawn[["epoch", "prompt", "seed", "sha256"]].itertuples(index=False)
         },
     }
 
@@ -92,7 +95,7 @@ def model_card(
     `hashes` are {what: sha256} of files beside those that `base` and `dataset` list.
     """
     use, sure = advice(choice)
-    words, weight, file = _words(subject), f"{choice['weight']:g}", choice["lora"]
+    words, weight = _words(subject), f"{choice['weight']:g}"
     low, high = choice["interval"]
     images, chosen = dataset["images"], chosen_cell(choice)
     gates = ", ".join(f"{count} {gate.replace('_', ' ')}" for gate, count in chosen["gates"].items())
@@ -134,10 +137,10 @@ def model_card(
     }
     return f"""# {name}
 
-A LoRA that draws one person. **{use}**, and write `{words}` in the prompt.
+A LoRA that draws one person. **{_text(use)}**, and write {_code(words)} in the prompt.
 
-{sure}
-{separation(choice, subject)}
+{_text(sure)}
+{_text(separation(choice, subject))}
 
 Pictures made with it are made by AI. Say so where you show them. Those in this folder say so in their metadata
 (IPTC DigitalSourceType: trainedAlgorithmicMedia).
@@ -149,16 +152,7 @@ Do not use it to deceive, or for anything that this person did not agree to.
 
 ## Use
 
-* **A1111, Forge**: copy `{file}` and the `.json` and `.png` of the same name
-  into `models/Lora` and click its card, or write `{calling_words(choice, subject)}`.
-* **ComfyUI**: copy `{file}` into `models/loras`; node Load LoRA, both strengths {weight}; prompt `{words}`.
-* **diffusers**:
-
-  ```python
-  pipe.load_lora_weights(".", weight_name="{file}", adapter_name="likeness")
-  pipe.set_adapters("likeness", {weight})
-  image = pipe("photo of {words}").images[0]
-  ```
+{_use(choice, subject, train["network"])}
 
 ## How it was chosen
 
@@ -183,8 +177,47 @@ are on average, 1 is how alike the person's own photos are to one another.
 
 ## sha256
 
-{_table({what: f"`{sha256}`" for what, sha256 in all_hashes.items()})}
+{_table(all_hashes, _code)}
 """
+
+
+def _use(choice: Mapping, subject: Mapping, network: str) -> str:
+    """How each program draws with the file, or that it does not: docs/kohya.md has what was measured of each kind."""
+    words, file, weight = _words(subject), choice["lora"], f"{choice['weight']:g}"
+    a1111 = f"""copy `{file}` and the `.json` and `.png` of the same name
+  into `models/Lora` and click its card, or write {_code(calling_words(choice, subject))}."""
+    comfyui = f"copy `{file}` into `models/loras`; node Load LoRA, both strengths {weight}; prompt {_code(words)}."
+    diffusers = f""":
+
+  ```python
+  pipe.load_lora_weights(".", weight_name="{file}", adapter_name="likeness")
+  pipe.set_adapters("likeness", {weight})
+  image = pipe({json.dumps(f"photo of {words}", ensure_ascii=False)}).images[0]
+  ```"""
+    if network in ("loha", "lokr"):
+        diffusers = f" does not read this kind ({network}): `load_lora_weights` ends in an error."
+    if network == "dora":
+        less = "This is a DoRA. They divide its magnitudes by another norm: it draws a little otherwise than here."
+        ways = {
+            "Forge": f"{a1111} {less}",
+            "ComfyUI": f"{comfyui} {less}",
+            "A1111, InvokeAI": "not with this file. They take the norms along the other axis, which ruins the picture.",
+            "diffusers": "not with this file. It drops the magnitudes of a DoRA and says nothing.",
+        }
+        return "\n".join(f"* **{program}**: {way}" for program, way in ways.items())
+    return f"* **A1111, Forge**: {a1111}\n* **ComfyUI**: {comfyui}\n* **diffusers**{diffusers}"
+
+
+def _text(value: object) -> str:
+    """As Markdown that shows just these characters, on one line: prompts and names may look like Markdown or HTML."""
+    return re.sub(r"[\\`*\[\]<>|&~]|\b_\B|\B_\b", r"\\\g<0>", " ".join(str(value).splitlines()))
+
+
+def _code(value: object) -> str:
+    """As code, whose fence is longer than any in it."""
+    text = " ".join(str(value).splitlines())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def _words(subject: Mapping) -> str:
@@ -199,11 +232,6 @@ def _listed_cells(cells: list) -> str:
     return ", ".join(f"{epoch} at {weight:g}" for epoch, weight in cells) or "none"
 
 
-def _table(rows: Mapping[str, object]) -> str:
-    lines = [f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()]
+def _table(rows: Mapping[str, object], style: Callable[[object], str] = _text) -> str:
+    lines = [f"| {_text(key)} | {style(value)} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
-
-
-def _cell(value: object) -> str:
-    """A | would end the cell, a newline the row."""
-    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -112,8 +112,8 @@ class Caption(Section):
 
 class Train(Section):
     network: Literal["lora", "locon", "dora", "loha", "lokr"] = "lora"
-    """LoRA; LoCon, with the convolutions too; LoHa; LoKr; DoRA, with magnitudes, which every program reads differently:
-    only here does it draw as it was trained."""
+    """LoRA; LoCon, with the convolutions too; LoHa and LoKr, which diffusers does not read; DoRA, with magnitudes,
+    drawn as it was trained only here: A1111, InvokeAI and diffusers ruin it."""
     rank: Rank = 128
     """kohya's network_dim."""
     alpha: Annotated[Number, Field(gt=0)] = 64
@@ -287,6 +287,12 @@ class Sample(Section):
             if "subject" in _places(prompt):
                 raise ValueError(
                     f"untrained prompt {prompt!r} has {{subject}}, which calls the person; write {{class_noun}}"
+                )
+        for prompt in (*every, self.negative_prompt):
+            if tag := re.search(r"<\w+:.*?(>|$)", prompt):
+                raise ValueError(
+                    f"prompt {prompt!r} calls another file by {tag[0]!r} in A1111, and none here; leave it out, the "
+                    "trained LoRA is called by itself"
                 )
         for name, values in (("prompt", every), ("weight", self.weights), ("seed", self.seeds)):
             if double := next((value for value in values if values.count(value) > 1), None):

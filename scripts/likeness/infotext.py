@@ -1,8 +1,9 @@
 """A1111's infotext: the settings of a picture as text inside it, which "PNG Info" and many other programs take apart.
 
-Three parts, each on lines of its own: the prompt; "Negative prompt: ..." where there is one; and "key: value" pairs
-with commas between them, the value as a JSON string where it holds a comma, a colon or a line break. As A1111 writes it
-(modules/processing.py, create_infotext) and reads it (modules/infotext_utils.py, parse_generation_parameters).
+Three parts, each on lines of its own: the prompt; "Negative prompt: ...", empty too, because ComfyUI (pnginfo.ts) reads
+no picture without; and "key: value" pairs with commas between them, the value as a JSON string where it holds a comma,
+a colon or a line break. Otherwise as A1111 writes it (modules/processing.py, create_infotext) and reads it
+(modules/infotext_utils.py, parse_generation_parameters).
 """
 
 import json
@@ -43,7 +44,6 @@ def infotext(prompt: str, seed: int, resolution: int, settings: Mapping, base: M
 
     The model's hash is that of every file which is read of it: a diffusers folder has no file that A1111 would hash.
     """
-    negative = settings["negative_prompt"]
     pairs = {
         "Steps": settings["steps"],
         "Sampler": settings["sampler"],
@@ -58,7 +58,7 @@ def infotext(prompt: str, seed: int, resolution: int, settings: Mapping, base: M
     if lora:
         prompt = f"{prompt} {lora_tag(lora.name, lora.weight)}"
         pairs["Lora hashes"] = f"{lora.name}: {lora.hash}"
-    return "\n".join([prompt, *([f"Negative prompt: {negative}"] if negative else []), _pairs(pairs)])
+    return "\n".join([prompt, f"Negative prompt: {settings['negative_prompt']}", _pairs(pairs)])
 
 
 def with_pairs(text: str, pairs: Mapping[str, object]) -> str:
