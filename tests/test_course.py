@@ -59,3 +59,23 @@ def test_other_processes_are_silent(capsys):
     silent.say("saved")
     silent.close()
     assert capsys.readouterr().out == ""
+
+
+def losses(*values: float) -> list[dict]:
+    """Rows, with each loss for as many steps as are judged together."""
+    every = [value for value in values for _ in range(course.JUDGED_OVER)]
+    return [row | {"loss": loss} for row, loss in zip(rows(len(every)), every, strict=True)]
+
+
+def test_a_training_that_diverges_is_said_once_with_what_to_do(capsys):
+    shown, metrics = course.Course(0, 1000), losses(0.08, 0.05, 0.09, 0.12, 0.2, 0.4, 0.4)
+    for known in range(40, len(metrics) + 1, 40):
+        shown.show(metrics[:known], 0)
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "diverges" in line)
+    assert said.startswith("the loss has risen to 0.200 at step 1000, 4.0 times its lowest")
+    assert "lower train.learning_rate" in said
+
+
+def test_a_loss_that_falls_or_is_noisy_is_no_divergence(capsys):
+    course.Course(0, 1000).show(losses(0.3, 0.1, 0.05, 0.12, 0.06, 0.14), 0)
+    assert "diverges" not in capsys.readouterr().out
