@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from typing import IO
 
 import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from likeness.colour import HEADER_BYTES, described_colours, to_srgb
 from likeness.errors import LikenessError
 from likeness.suffixes import RAW_SUFFIXES
 
@@ -41,6 +43,8 @@ STRIP_PIXELS = 4_000_000
 # What threads hold decoded at once: one photo of 100 megapixels, or eight of a phone's 12.
 MAX_HELD_PIXELS = 100_000_000
 _turn, _held_pixels = threading.Condition(), 0
+
+COLOURS = "likeness_colours"  # in Image.info
 
 # EXIF tag 0x0112 (Orientation): how the stored pixels follow from the upright ones. Axes are swapped first, then rows
 # are turned upside down, then columns left to right.
@@ -179,12 +183,22 @@ def _is_cut_short(error: Exception) -> bool:
     return isinstance(error, EOFError) or any(word in text for word in ("truncated", "end of file", "unexpected eof"))
 
 
+def _with_colours(file: IO[bytes], name: str) -> Image.Image:
+    """A picture that is not decoded yet, with what it says of its colours in COLOURS of its `info`."""
+    header = file.read(HEADER_BYTES)
+    file.seek(0)
+    image = Image.open(file, formats=FORMATS)
+    if not image.info.get("icc_profile"):
+        image.info[COLOURS] = described_colours(image, header, name)
+    return image
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture of a file, not decoded yet; what goes wrong while it is used becomes a LikenessError."""
     check_file(path)
     try:
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        with open(path, "rb") as file, _with_colours(file, path.name) as image:
             if max(image.size) > MAX_SIDE:
                 raise LikenessError(f"larger than {MAX_SIDE} px on a side; save it smaller")
             yield image
@@ -238,14 +252,16 @@ def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """What turns strips of a picture of any colour mode into RGB in sRGB, transparent parts into the backdrop."""
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        full, to_srgb = _full_scale(image), _to_srgb("L", profile)
-        return lambda strip: to_srgb(Image.fromarray(_eight_bits(np.asarray(strip), full)))
+        full, of_grey = _full_scale(image), _to_srgb("L", profile)
+        return lambda strip: of_grey(Image.fromarray(_eight_bits(np.asarray(strip), full)))
+    if colours := image.info.get(COLOURS):
+        converted = to_srgb(colours, lambda: (strip for _, strip in _strips(image)))
+    else:
+        converted = _to_srgb("RGB", profile)
     if image.has_transparency_data:
-        to_srgb = _to_srgb("RGB", profile)
-        return lambda strip: _on_backdrop(strip.convert("RGBA"), to_srgb)
-    if image.mode in ("P", "1"):
-        to_srgb = _to_srgb("RGB", profile)
-        return lambda strip: to_srgb(strip.convert("RGB"))
+        return lambda strip: _on_backdrop(strip.convert("RGBA"), converted)
+    if colours or image.mode in ("P", "1"):
+        return lambda strip: converted(strip.convert("RGB"))
     return _to_srgb(image.mode, profile)
 
 
