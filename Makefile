@@ -87,7 +87,7 @@ bench-choice: env
 
 bench-likeness: env
 	tools/system_libraries.sh faces
-	.venv/bin/python tools/bench_likeness.py --folder .bench/likeness
+	.venv/bin/python tools/bench_likeness.py --folder .bench/likeness --rows docs/likeness.tsv
 
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser

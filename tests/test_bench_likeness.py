@@ -46,13 +46,21 @@ def write_training(folder, person: str, identity: float, leak: float, tones: tup
 def test_a_training_is_the_mean_of_its_pictures_and_a_method_that_of_its_trainings(tmp_path):
     write_training(tmp_path, "ava", identity=0.6, leak=0.1, tones=(100, 150))
     write_training(tmp_path, "otto", identity=0.4, leak=0.3, tones=(100, 200))
-    table = bench_likeness.measured(tmp_path, "none", ["ava", "otto"], [0])
+    table = pd.DataFrame([bench_likeness.measured(tmp_path, "none", person, 0) for person in ("ava", "otto")])
     assert table["likeness, SFace"].tolist() == [0.6, 0.4]
     assert table["likeness, dlib"].tolist() == pytest.approx([0.7, 0.5])
     assert table["without the trigger, SFace"].tolist() == [0.1, 0.3], "a picture without a face tells nothing"
     assert table["diversity"].tolist() == [0.5, 1.0], "of the base model's"
     text = bench_likeness.markdown({"none": table}, {"none": 1.0})
-    assert "| none | 0.50 ± 0.10 | 0.60 ± 0.10 |" in text and text.rstrip().endswith("| 1.00 |")
+    assert "| none | 2 | 0.50 ± 0.10 | 0.60 ± 0.10 |" in text and text.rstrip().endswith("| 1.00 |")
+
+
+def test_trainings_of_earlier_comparisons_are_kept(tmp_path):
+    write_training(tmp_path, "otto", identity=0.4, leak=0.3, tones=(100, 200))
+    rows, file = pd.DataFrame([bench_likeness.measured(tmp_path, "none", "otto", 0)]), tmp_path / "rows.tsv"
+    assert bench_likeness.read_rows(file).empty
+    bench_likeness.write_rows(file, rows)
+    pd.testing.assert_frame_equal(bench_likeness.read_rows(file), rows)
 
 
 def test_the_interval_is_that_of_the_mean_over_trainings():

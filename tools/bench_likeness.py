@@ -1,14 +1,15 @@
 """Measure what makes a LoRA more like the person, and what keeps everybody else as they were.
 
     python tools/bench_likeness.py [--folder FOLDER] [--methods NAME ...] [--people NAME ...] [--seeds N ...]
-        [--at-once N] [--table TABLE.md]
+        [--at-once N] [--rows ROWS.tsv] [--table TABLE.md]
 
 The real workflow trains each person by each method from each seed, and draws the last epoch at weight 1 from seeds that
 choose nothing. Of every method the table says how like the person the pictures are and how like them the pictures of
 the class are, each by SFace and by dlib, which neither trains nor chooses; how much of the prompt is followed; how
 different the pictures are from one another, as a share of the base model's; and the CPU time of a step, as a multiple
 of that without anything. Behind each number stands half of its 95 % interval. FOLDER keeps the results, so that a
-stopped comparison goes on.
+stopped comparison goes on. ROWS has a row for every training that was measured, in earlier comparisons too: all of
+them would take a day, so that they come together over several. A training that has its row is not made again.
 """
 
 import argparse
@@ -47,6 +48,12 @@ RECIPE = {
     **{"rank": 16, "alpha": 8, "precision": "fp32", "preserve_class": 0.0},
 }
 TIMED_STEPS = 10
+# A row of the table of trainings.
+TRAINING = ("method", "person", "seed")
+MEASURED = (
+    *("likeness, SFace", "likeness, dlib", "without the trigger, SFace", "without the trigger, dlib"),
+    *("prompt", "diversity"),
+)
 
 PRESERVED = {"preserve_class": 2.0}
 WITH_ENCODER = PRESERVED | {"train_text_encoder": True, "text_encoder_lr": 1e-3}
@@ -88,19 +95,29 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--people", nargs="+", default=PEOPLE, choices=PEOPLE)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--rows", type=Path, help="trainings that were measured; those of this comparison are added")
     parser.add_argument("--at-once", type=int, default=1, help="how many trainings share the machine")
     parser.add_argument("--table", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
+    rows = read_rows(args.rows)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)).resolve()
-        train_and_draw(folder, args.methods, args.people, args.seeds, args.at_once)
-        rows = {method: measured(folder, method, args.people, args.seeds) for method in args.methods}
-        costs = step_costs(folder, args.people[0], args.methods)
-    text = markdown(rows, costs)
+        for seed, person in itertools.product(args.seeds, args.people):
+            known = rows[(rows["person"] == person) & (rows["seed"] == seed)]["method"]
+            new = [method for method in args.methods if method not in set(known)]
+            if new:
+                train_and_draw(folder, new, person, seed, args.at_once)
+                made = [measured(folder, method, person, seed) for method in new]
+                rows = pd.concat([rows, pd.DataFrame(made)], ignore_index=True)
+                write_rows(args.rows, rows)
+        costs = step_costs(folder, args.people[0], args.methods, args.at_once)
+    asked = rows[rows["person"].isin(args.people) & rows["seed"].isin(args.seeds)]
+    by_method = {method: asked[asked["method"] == method] for method in args.methods}
+    text = markdown(by_method, costs)
     print(f"{hardware()}\n\n{text}")
     if args.table:
         args.table.write_text(text)
-    likeness = {method: columns["likeness, dlib"].mean() for method, columns in rows.items()}
+    likeness = {method: table["likeness, dlib"].mean() for method, table in by_method.items()}
     print(f"most like the person: {max(likeness, key=likeness.get)}")
     print(f"likeness: {max(likeness.values()):.3f}")
 
@@ -117,47 +134,53 @@ def scores_of(person: str, method: str, seed: int) -> str:
     return f"{subject_name(person, method)}/{run_name(method, seed)}/scores.tsv"
 
 
-def train_and_draw(
-    folder: Path, methods: Sequence[str], people: Sequence[str], seeds: Sequence[int], at_once: int
-) -> None:
-    """Every person by every method from every seed, with the pictures measured."""
+def read_rows(path: Path | None) -> pd.DataFrame:
+    """The trainings that were measured; none where there is no such table yet."""
+    return pd.read_csv(path, sep="\t") if path and path.is_file() else pd.DataFrame(columns=[*TRAINING, *MEASURED])
+
+
+def write_rows(path: Path | None, rows: pd.DataFrame) -> None:
+    if path:
+        order = rows.sort_values(list(TRAINING), ignore_index=True)
+        order.to_csv(path, sep="\t", index=False, float_format="%.4f")
+
+
+def train_and_draw(folder: Path, methods: Sequence[str], person: str, seed: int, at_once: int) -> None:
+    """One person by every method from one seed, with the pictures measured."""
+    targets = [scores_of(person, method, seed) for method in methods]
+    make(folder, methods, person, seed, targets, at_once)
+
+
+def make(folder: Path, methods: Sequence[str], person: str, seed: int, targets: Sequence[str], at_once: int) -> None:
+    """Files of the results, in the folder's workflow."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    subjects = yaml.safe_load((ROOT / "examples/four_people.yaml").read_text())["subjects"]
+    subject = yaml.safe_load((ROOT / "examples/four_people.yaml").read_text())["subjects"][person]
     config["subjects"] = {}
-    for person, method in itertools.product(people, ["none", *methods]):
+    for method in methods:
         drawn = {"regularisation": "generate"} if method in WITH_CLASS_PICTURES else {}
-        config["subjects"][subject_name(person, method)] = subjects[person] | drawn
+        config["subjects"][subject_name(person, method)] = subject | drawn
     config["train"] = RECIPE
     config["sample"] |= {"weights": [1.0], "seeds": list(JUDGED_SEEDS)}
-    config["runs"] = {
-        run_name(method, seed): {"train": METHODS[method] | {"seed": seed}}
-        for method, seed in itertools.product(methods, seeds)
-    }
+    config["runs"] = {run_name(method, seed): {"train": METHODS[method] | {"seed": seed}} for method in methods}
     folder.mkdir(parents=True, exist_ok=True)
-    targets = [f"results/{scores_of(*training)}" for training in itertools.product(people, methods, seeds)]
-    measured_beside = f"results/{people[0]}/latents.safetensors"  # what the steps of "none" are timed on
-    run_workflow(folder, config, measured_beside, *targets, "--resources", f"gpu={at_once}")
+    run_workflow(folder, config, *(f"results/{target}" for target in targets), "--resources", f"gpu={at_once}")
 
 
-def measured(folder: Path, method: str, people: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-    """A row for every training: its means over the pictures of the last epoch."""
-    rows = []
-    for person, seed in itertools.product(people, seeds):
-        scores = read_scores(folder / "results" / scores_of(person, method, seed))
-        last = scores[scores["epoch"] == scores["epoch"].max()]
-        of_person = last[last["kind"].isin(COUNTED)]
-        of_class = last[(last["kind"] == "untrained") & shows_face(last)]
-        rows.append(
-            {
-                "likeness, SFace": of_person["identity"].mean(),
-                "likeness, dlib": of_person["judge_identity"].fillna(0).mean(),
-                "without the trigger, SFace": of_class["identity"].mean(),
-                "without the trigger, dlib": of_class["judge_identity"].mean(),
-                "prompt": of_person["prompt_score"].mean(),
-                "diversity": spread(of_person) / spread(scores[scores["epoch"] == 0]),
-            }
-        )
-    return pd.DataFrame(rows)
+def measured(folder: Path, method: str, person: str, seed: int) -> dict:
+    """The row of a training: its means over the pictures of the last epoch."""
+    scores = read_scores(folder / "results" / scores_of(person, method, seed))
+    last = scores[scores["epoch"] == scores["epoch"].max()]
+    of_person = last[last["kind"].isin(COUNTED)]
+    of_class = last[(last["kind"] == "untrained") & shows_face(last)]
+    means = (
+        of_person["identity"].mean(),
+        of_person["judge_identity"].fillna(0).mean(),
+        of_class["identity"].mean(),
+        of_class["judge_identity"].mean(),
+        of_person["prompt_score"].mean(),
+        spread(of_person) / spread(scores[scores["epoch"] == 0]),
+    )
+    return dict(zip((*TRAINING, *MEASURED), (method, person, seed, *means), strict=True))
 
 
 def spread(scores: pd.DataFrame) -> float:
@@ -171,10 +194,13 @@ def pixels(image: str) -> np.ndarray:
     return read_photo(Path(image)).astype(np.float32)
 
 
-def step_costs(folder: Path, person: str, methods: Sequence[str]) -> dict[str, float]:
+def step_costs(folder: Path, person: str, methods: Sequence[str], at_once: int) -> dict[str, float]:
     """The CPU time of a step, as a multiple of that of "none": each the fastest of two turns of TIMED_STEPS steps in
     this process, as other programs disturb those least."""
     results = folder / "results"
+    timed = [*dict.fromkeys(["none", *methods])]
+    latents = {f"{subject_name(person, method)}/latents.safetensors" for method in timed}
+    make(folder, timed, person, SEEDS[0], sorted(latents), at_once)
     base = load_manifest(results / "base.json")
     loop.SETTLE_SECONDS = 0.0  # so that every step is reported
 
@@ -190,7 +216,7 @@ def step_costs(folder: Path, person: str, methods: Sequence[str]) -> dict[str, f
             loop.train(settings, dataset, latents, *where, lambda rows: times.append(time.process_time()))
         return float(np.min(np.diff(times)))
 
-    turns = tqdm([*dict.fromkeys(["none", *methods])] * 2, desc="cost", unit="method")
+    turns = tqdm(timed * 2, desc="cost", unit="method")
     found: dict[str, list[float]] = {}
     for method in turns:
         found.setdefault(method, []).append(seconds(method))
@@ -198,11 +224,10 @@ def step_costs(folder: Path, person: str, methods: Sequence[str]) -> dict[str, f
 
 
 def markdown(rows: Mapping[str, pd.DataFrame], costs: Mapping[str, float]) -> str:
-    names = list(next(iter(rows.values())))
-    lines = [f"| method | {' | '.join(names)} | step |", "|---|" + "---|" * (len(names) + 1)]
+    lines = [f"| method | trainings | {' | '.join(MEASURED)} | step |", "|---|" + "---|" * (len(MEASURED) + 2)]
     for method, table in rows.items():
-        numbers = [f"{table[name].mean():.2f} ± {half_interval(table[name]):.2f}" for name in names]
-        lines.append(f"| {method} | {' | '.join(numbers)} | {costs[method]:.2f} |")
+        numbers = [f"{table[name].mean():.2f} ± {half_interval(table[name]):.2f}" for name in MEASURED]
+        lines.append(f"| {method} | {len(table)} | {' | '.join(numbers)} | {costs[method]:.2f} |")
     return "\n".join(lines) + "\n"
 
 
