@@ -3,7 +3,6 @@ reg/1_{class_noun}/ with the regularisation photos, or with the class pictures i
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def main() -> None:
     manifest = {
         "subject": f"{subject.trigger} {subject.class_noun}",
         "resolution": args.config.resolution,
-        "folder": os.path.relpath(concept, manifest_folder),
+        "folder": files.seen_from(manifest_folder, concept),
         "repeats": repeats,
         "arithmetic": dataset.arithmetic(*schedule),
         "bare_class": captioned(captions.bare_class_caption(subject.class_noun)),
@@ -140,7 +139,7 @@ def laid_out(items: Sequence[Mapping], folder: Path, manifest_folder: Path) -> l
 def listed(item: Mapping, image: Path, manifest_folder: Path) -> dict:
     """An item as dataset.json lists it."""
     about = {key: value for key, value in item.items() if key != "png"}
-    return about | {"image": os.path.relpath(image, manifest_folder)}
+    return about | {"image": files.seen_from(manifest_folder, image)}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Cut the face out of every kept photo: square or, with buckets, of the photo's shape; upright, with a little shoulder,
 and nobody else."""
 
-import os
 from pathlib import Path
 
 from likeness import cli, files, images, manifests, provenance
@@ -53,7 +52,7 @@ def main() -> None:
         name = f"{stems[row['photo']]}.png"
         crops[name] = crop
         about = {
-            "crop": os.path.relpath(args.folder / name, args.crops.parent),
+            "crop": files.seen_from(args.crops.parent, args.folder / name),
             "sha256": provenance.file_sha256(crop),
             "size": provenance.canonical(size(row)),
             "side": crop_side(square, resolution),

@@ -1,7 +1,6 @@
 """Find and measure the faces in every photo: one row per face, one row too for a photo without any."""
 
 import json
-import os
 import threading
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def main() -> None:
         return mine.models
 
     def found(photo: Path) -> list[dict]:
-        about = dict.fromkeys(COLUMNS, "") | {"photo": os.path.relpath(photo, args.faces.parent)}
+        about = dict.fromkeys(COLUMNS, "") | {"photo": files.seen_from(args.faces.parent, photo)}
         try:
             images.check_file(photo)
             about["sha256"] = sha256 = provenance.file_sha256(photo)

@@ -37,6 +37,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     os.replace(temporary, path)
 
 
+def seen_from(folder: Path, path: Path) -> str:
+    """The path of a file from a folder, for a manifest in it. Both may lie behind links, where .. leads elsewhere: the
+    folders are taken for what they are. A file that is a link itself keeps its name."""
+    return Path(os.path.relpath(path.parent.resolve() / path.name, folder.resolve())).as_posix()
+
+
 def listing(paths: Iterable[Path | str]) -> str:
     """Paths as one text, for a file that stands for them in a command; a name may have any character but NUL."""
     return "\0".join(map(str, paths))

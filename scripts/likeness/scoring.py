@@ -1,7 +1,6 @@
 """Measuring pictures: who is on them, whether the prompt was followed, and what keeps a picture out of the choice."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from likeness.attributes import CLOSE_UP
 from likeness.errors import LikenessError
 from likeness.faces import Detector
+from likeness.files import seen_from
 from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding, judge_similarity, similarity
 from likeness.leaks import leaking_cells
 from likeness.models import (
@@ -266,7 +266,7 @@ def score_rows(
         rows.append(
             {
                 **{key: sample[key] for key in ("epoch", "weight", "prompt", "kind", "seed")},
-                "image": Path(os.path.relpath(sample["image"], folder.resolve())).as_posix(),
+                "image": seen_from(folder, Path(sample["image"])),
                 "sha256": sample["sha256"],
                 "face_found": int(picture.faces > 0),
                 "identity": _rounded(scale.identity(raw)) if raw != "" else 0.0,
