@@ -234,6 +234,33 @@ def test_a_hundred_megapixels_are_searched_for_faces_in_less_than_two_gigabytes(
     assert float(face["center_x"]) == pytest.approx(6_000, abs=300) and float(face["face_height"]) > 2_000
 
 
+def webp_bomb(side: int) -> bytes:
+    """A picture of one colour in 40 bytes: every prefix code of it has a single symbol, and takes no bits."""
+    bits = f"{side - 1:014b}"[::-1] * 2 + "0000" + "000" + "10" + "0" + "0"
+    bits += ("10" + "0" + "0") * 4
+    body = b"\x2f" + int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little") + b"\0"
+    body += b"\0" * (len(body) % 2)
+    chunk = b"VP8L" + len(body).to_bytes(4, "little") + body
+    return b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
+
+
+def test_a_small_file_of_a_huge_picture_is_refused_by_the_memory_that_it_would_take(tmp_path):
+    assert read(tmp_path, webp_bomb(64)).shape == (64, 64, 3)
+    bomb = webp_bomb(15_000)
+    assert len(bomb) < 50
+    with pytest.raises(LikenessError, match=r"15000 x 15000 px of WEBP take 4\.\d GB of memory"):
+        read(tmp_path, bomb)
+
+
+def test_a_jpeg_that_is_too_large_for_memory_is_read_at_half_of_its_size(tmp_path, monkeypatch):
+    data = encoded(Image.fromarray(QUARTERS).resize((600, 400), Image.Resampling.NEAREST), "JPEG", quality=95)
+    monkeypatch.setattr(images, "MAX_MEMORY", 600 * 400 * images.OTHER_BYTES_PER_PIXEL - 1)
+    half = read(tmp_path, data)
+    assert half.shape == (200, 300, 3)
+    assert_quarters(images.lanczos(half, 60, 40), tolerance=12)
+    assert images.thumbnail(tmp_path / "photo.jpg", 60).shape == (40, 60, 3)
+
+
 def test_damaged_files_are_refused_in_a_sentence(tmp_path):
     jpeg = encoded(noise(), "JPEG")
     for data, words in (

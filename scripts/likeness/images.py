@@ -31,7 +31,12 @@ Image.core.set_block_size(64 << 20)
 
 # Only these: formats that start another program (EPS) or draw (PDF) are not photos.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "BMP", "GIF")
-MAX_PIXELS = 250_000_000  # the largest phone sensors have 200 million; this is 750 MB decoded
+MAX_PIXELS = 250_000_000  # the largest phone sensors have 200 million
+# What reading takes at its peak for each px, measured on 36 megapixels: Pillow's 4 bytes, ours 3, and the decoder's own
+# (WebP's animations hold two more pictures). What is left of 2 GB is for the detector.
+BYTES_PER_PIXEL = {"WEBP": 18, "AVIF": 11}
+OTHER_BYTES_PER_PIXEL = 9
+MAX_MEMORY = 1_300_000_000
 MAX_BYTES = 1_000_000_000  # of a file; MAX_PIXELS without any compression are 750 million
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice as many, before it decodes
 MAX_SIDE = 32_766  # cv2.warpAffine holds coordinates in 16 bits
@@ -75,7 +80,8 @@ def thumbnail(path: Path, side: int) -> np.ndarray:
     times faster."""
     with _opened(path) as image:
         image.draft(None, (side, side))
-        small = Image.fromarray(_upright_srgb(image))
+        with _in_turn(math.prod(image.size)):
+            small = Image.fromarray(_upright_srgb(image))
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.array(small)
 
@@ -84,14 +90,22 @@ def thumbnail(path: Path, side: int) -> np.ndarray:
 def photo_in_turn(path: Path) -> Iterator[np.ndarray]:
     """`read_photo` for threads: waits while what others hold would leave too little of MAX_HELD_PIXELS. The picture
     counts as held until the `with` block ends."""
-    global _held_pixels
     with _opened(path) as image:
-        pixels = min(math.prod(image.size), MAX_HELD_PIXELS)
+        pixels = math.prod(image.size)
+    with _in_turn(pixels):
+        yield read_photo(path)
+
+
+@contextmanager
+def _in_turn(pixels: int) -> Iterator[None]:
+    """Of all threads, for so many px that this one decodes: waits until others hold few enough."""
+    global _held_pixels
+    pixels = min(pixels, MAX_HELD_PIXELS)
     with _turn:
         _turn.wait_for(lambda: _held_pixels + pixels <= MAX_HELD_PIXELS)
         _held_pixels += pixels
     try:
-        yield read_photo(path)
+        yield
     finally:
         with _turn:
             _held_pixels -= pixels
@@ -193,6 +207,19 @@ def _with_colours(file: IO[bytes], name: str) -> Image.Image:
     return image
 
 
+def _fit_into_memory(image: Image.Image) -> None:
+    """A JPEG that is too large is decoded at half of its size: every face is still many times that of the training.
+    Raises LikenessError for other formats, whose decoders cannot."""
+    needed = math.prod(image.size) * BYTES_PER_PIXEL.get(image.format, OTHER_BYTES_PER_PIXEL)
+    if needed > MAX_MEMORY and image.format == "JPEG":
+        image.draft(None, (image.width // 2, image.height // 2))
+    elif needed > MAX_MEMORY:
+        raise LikenessError(
+            f"{image.width} x {image.height} px of {image.format} take {needed / 1e9:.1f} GB of memory to read, and "
+            f"{MAX_MEMORY / 1e9:.1f} GB is the limit; save it smaller, or as JPEG"
+        )
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture of a file, not decoded yet; what goes wrong while it is used becomes a LikenessError."""
@@ -201,6 +228,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with open(path, "rb") as file, _with_colours(file, path.name) as image:
             if max(image.size) > MAX_SIDE:
                 raise LikenessError(f"larger than {MAX_SIDE} px on a side; save it smaller")
+            _fit_into_memory(image)
             yield image
     except LikenessError:
         raise
