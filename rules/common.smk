@@ -18,14 +18,13 @@ from likeness.caption_files import by_photo, caption_files
 from likeness.config import (
     GENERATE,
     checked_config,
-    not_files,
-    photo_files,
     without_effect,
 )
 from likeness.contents import Contents
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
+from likeness.photos import not_files, photo_files
 from likeness.files import listing, private_folder, write_atomic
 from likeness.provenance import canonical, local_sources
 

@@ -20,10 +20,11 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness.config import Curate, photo_files  # noqa: E402
+from likeness.config import Curate  # noqa: E402
 from likeness.curation import curate, similarity_to_mean  # noqa: E402
 from likeness.identity import decode_embedding  # noqa: E402
 from likeness.manifests import read_table  # noqa: E402
+from likeness.photos import photo_files  # noqa: E402
 
 THRESHOLDS = np.arange(0.30, 0.75, 0.05)
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from likeness.errors import LikenessError
-from likeness.suffixes import PHOTO_SUFFIXES
+from likeness.photos import checked_photos, photo_files
 from likeness.training.optimizers import problems
 
 MAX_TEXT = 4000  # letters; a path may have 4096 bytes
@@ -628,44 +628,6 @@ def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -
     if folder is None:
         raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
     return folder
-
-
-def checked_photos(photos: str, folder: Path) -> list[Path]:
-    """Every photo in `folder`, which is `photos` in config.yaml. Raises LikenessError if there is none, or a name that
-    cannot be: Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text.
-    """
-    named = _named_like_photos(folder)
-    for path in named:
-        if set("{}") & set(str(path)):
-            raise LikenessError(f"the path {str(path)!r} has a brace, which Snakemake cannot take; rename it")
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise LikenessError(f"the path {str(path)!r} is not UTF-8; rename it") from None
-    found = [path for path in named if _can_be_read(path)]
-    if not found:
-        raise LikenessError(f"no photo in {photos!r}; expected files ending in {' '.join(sorted(PHOTO_SUFFIXES))}")
-    return found
-
-
-def photo_files(folder: Path) -> list[Path]:
-    """Every photo directly in a folder, sorted: what detect_faces reads. Captions (.txt) are read by caption_faces."""
-    return [path for path in _named_like_photos(folder) if _can_be_read(path)]
-
-
-def not_files(folder: Path) -> list[Path]:
-    """What is named like a photo and is no file that can be read (a link to nothing, a folder, a pipe), sorted: it gets
-    its row, but nobody can wait for it as an input."""
-    return [path for path in _named_like_photos(folder) if not _can_be_read(path)]
-
-
-def _named_like_photos(folder: Path) -> list[Path]:
-    """Hidden files (a Mac's ._x.jpg) are not photos."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and not p.name.startswith("."))
-
-
-def _can_be_read(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.R_OK)
 
 
 def json_schema() -> dict:

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from likeness.colour import HEADER_BYTES, described_colours, to_srgb
 from likeness.errors import LikenessError
-from likeness.suffixes import RAW_SUFFIXES
+from likeness.photos import NOT_READ
 
 pillow_heif.register_heif_opener()
 # Pillow warns about sizes that are refused below, and about odd metadata that is not read. Said once for all threads:
@@ -30,11 +30,11 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Image.core.set_block_size(64 << 20)
 
 # Only these: formats that start another program (EPS) or draw (PDF) are not photos.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "BMP", "GIF", "JPEG2000")
 MAX_PIXELS = 250_000_000  # the largest phone sensors have 200 million
 # What reading takes at its peak for each px, measured on 36 megapixels: Pillow's 4 bytes, ours 3, and the decoder's own
 # (WebP's animations hold two more pictures). What is left of 2 GB is for the detector.
-BYTES_PER_PIXEL = {"WEBP": 18, "AVIF": 11}
+BYTES_PER_PIXEL = {"WEBP": 18, "AVIF": 11, "JPEG2000": 20}
 OTHER_BYTES_PER_PIXEL = 9
 MAX_MEMORY = 1_300_000_000
 MAX_BYTES = 1_000_000_000  # of a file; MAX_PIXELS without any compression are 750 million
@@ -120,11 +120,11 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise LikenessError(f"the file cannot be opened: {error.strerror}") from None
     if stat.S_ISDIR(about.st_mode):
-        raise LikenessError("a folder, whatever its name says; move the photos in it up into the photo folder")
+        raise LikenessError("a folder; move the photos in it up into the photo folder, or they are not used")
     if not stat.S_ISREG(about.st_mode):
         raise LikenessError("not a file but a pipe or a device; remove it")
-    if path.suffix.lower() in RAW_SUFFIXES:
-        raise LikenessError("raw camera file; export it as JPEG or PNG")
+    if kind := NOT_READ.get(path.suffix.lower()):
+        raise LikenessError(f"{kind}; export it as JPEG or PNG")
     if about.st_size > MAX_BYTES:
         raise LikenessError(f"a file of more than {MAX_BYTES // 1_000_000} MB; save it smaller")
     if not os.access(path, os.R_OK):
