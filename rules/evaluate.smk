@@ -106,6 +106,7 @@ rule choose_checkpoint:
         config=section(
             "select",
             "train",
+            "sample",
             "subject.trigger",
             "subject.class_noun",
             "subject.consent",

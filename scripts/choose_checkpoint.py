@@ -31,8 +31,9 @@ def main() -> None:
         choice,
         name=f"{config.subject_name}, {config.run_name}",
         subject=vars(config.subject),
-        train=vars(config.train),
-        select=vars(config.select),
+        train=cli.plain(config.train),
+        sample=cli.plain(config.sample),
+        select=cli.plain(config.select),
         base=base,
         dataset=dataset,
         hashes={

@@ -33,6 +33,7 @@ CONFIG = {
     "run_name": "portrait",
     "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
     "train": {"network": "lora", "rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
+    "sample": {"prompts": ["photo of {subject}"], "seeds": [1, 2], "negative_prompt": ""},
     "select": {**SELECT, "copy_limit": 0.95, "leak_limit": 0.5, "clip": None},
 }
 MEASURED_BY = {name: f"{n:064x}" for n, name in enumerate(MODELS)}
@@ -129,13 +130,11 @@ def test_the_card_tells_consent_choice_and_every_hash(run):
     choice = json.loads((run / "best" / "choice.json").read_text())
     (chosen,) = (cell for cell in choice["cells"] if (cell["epoch"], cell["weight"]) == (2, 0.8))
     for name in ("identity", "judge_identity", "prompt_score"):
-        assert f"; of the base model | {chosen[name]:.3f}; {choice['base'][name]:.3f} |" in card
-    assert "Pictures of it that a gate holds back | none" in card
+        assert f"| {chosen[name]:.3f} (base model: {choice['base'][name]:.3f}) |" in card
+    assert "Pictures of it with a fault | none" in card
     assert 'Without "ohwx", "woman" nearly draws the person: likeness 0.45' in card
-    assert "Identity without the trigger; of the base model | 0.450; 0.000 |" in card
-    assert (
-        "Identity without the trigger by the recogniser that took no part; of the base model | 0.250; 0.000 |" in card
-    )
+    assert "Identity without the trigger | 0.450 (base model: 0.000) |" in card
+    assert "Identity without the trigger by the recogniser that took no part | 0.250 (base model: 0.000) |" in card
     hashes = {file_sha256(run / "best" / "ava_portrait.safetensors"), file_sha256(run / "subject" / "dataset.json")}
     hashes |= {base["digest"], *base["sha256"].values()}
     hashes |= {image[key] for image in dataset["images"] for key in ("sha256", "caption_sha256")}
@@ -232,7 +231,7 @@ def test_of_a_run_that_leaks_everywhere_the_best_is_handed_over_and_said_to_leak
     best = run / cell.loc[cell["identity"].idxmax(), "image"]
     assert (np.asarray(Image.open(run / "best/ava_portrait.png")) == np.asarray(Image.open(best))).all()
     card, sidecar = (run / "best" / "README.md").read_text(), json.loads((run / "best/ava_portrait.json").read_text())
-    assert "if you must" in card and "leaks are let pass" in card and "gate holds back | 8 leak |" in card
+    assert "if you must" in card and "leaks are let pass" in card and "with a fault | 8 leak |" in card
     assert "where the prompt does not name them" in sidecar["notes"]
 
 

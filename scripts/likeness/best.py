@@ -17,9 +17,10 @@ from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, in_chose
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 CONSENT = {
-    "self": "The person in the photos made this LoRA of themselves.",
-    "written": "The person in the photos agreed in writing; whoever made this LoRA holds the letter.",
-    "synthetic": "Nobody: the person in the photos does not exist.",
+    "self": "The person in the photos made this LoRA of themselves. Do not use it to deceive, or against their will.",
+    "written": "The person in the photos agreed in writing; whoever made this LoRA holds the letter. Do not use it to "
+    "deceive, or for anything that this person did not agree to.",
+    "synthetic": "Nobody: the person in the photos does not exist. Do not use it to deceive.",
 }
 
 
@@ -85,6 +86,7 @@ def model_card(
     name: str,
     subject: Mapping,
     train: Mapping,
+    sample: Mapping,
     select: Mapping,
     base: Mapping,
     dataset: Mapping,
@@ -98,6 +100,13 @@ def model_card(
     words, weight = _words(subject), f"{choice['weight']:g}"
     low, high = choice["interval"]
     images, chosen = dataset["images"], chosen_cell(choice)
+
+    def measured(name: str) -> str:
+        """Of the chosen cell, and of the base model beside it."""
+        cells = (cell[name] for cell in (chosen, choice["base"]))
+        mine, bases = ("not measured" if value is None else f"{value:.3f}" for value in cells)
+        return f"{mine} (base model: {bases})"
+
     gates = ", ".join(f"{count} {gate.replace('_', ' ')}" for gate, count in chosen["gates"].items())
     evidence = {
         "Epoch": choice["epoch"],
@@ -106,18 +115,14 @@ def model_card(
         f"Interval of the score ({100 * choice['confidence']:g} %)": f"{low:.3f} to {high:.3f}",
         "Pictures of each epoch and weight": choice["pairs"],
         "Score of the base model without the LoRA": f"{choice['base']['score']:.3f}",
-        "Identity; of the base model": _beside(chosen, choice["base"], "identity"),
-        "Identity by the recogniser that took no part; of the base model": _beside(
-            chosen, choice["base"], "judge_identity"
-        ),
-        "Identity without the trigger; of the base model": _beside(chosen, choice["base"], "untrained"),
-        "Identity without the trigger by the recogniser that took no part; of the base model": _beside(
-            chosen, choice["base"], "untrained_judge"
-        ),
+        "Identity": measured("identity"),
+        "Identity by the recogniser that took no part": measured("judge_identity"),
+        "Identity without the trigger": measured("untrained"),
+        "Identity without the trigger by the recogniser that took no part": measured("untrained_judge"),
         "Limit of the identity without the trigger, and of the less alike of two people": f"{choice['leak_limit']:g}",
-        "Identity of the less alike of two people; of the base model": _beside(chosen, choice["base"], "two_people"),
-        "Prompt following; of the base model": _beside(chosen, choice["base"], "prompt_score"),
-        "Pictures of it that a gate holds back": gates or "none",
+        "Identity of the less alike of two people": measured("two_people"),
+        "Prompt following": measured("prompt_score"),
+        "Pictures of it with a fault": gates or "none",
         "Evidence": choice["evidence"],
         "Not to be told apart (epoch at weight)": _listed_cells(choice["indistinguishable"]),
     }
@@ -127,8 +132,11 @@ def model_card(
         "Steps": dataset["arithmetic"],
     }
     names = {"Model": "model", "Family": "family", "Prediction": "prediction_type", "Digest": "digest"}
-    settings = {f"train.{key}": value for key, value in sorted(train.items())}
-    settings |= {f"select.{key}": value for key, value in sorted(select.items())}
+    settings = {
+        f"{section}.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for section, values in (("train", train), ("sample", sample), ("select", select))
+        for key, value in sorted(values.items())
+    }
     all_hashes = {
         **hashes,
         **{f"base model: {name}": sha256 for name, sha256 in sorted(base["sha256"].items())},
@@ -148,9 +156,10 @@ Pictures made with it are made by AI. Say so where you show them. Those in this 
 ## Consent
 
 `{subject["consent"]}`. {CONSENT[subject["consent"]]}
-Do not use it to deceive, or for anything that this person did not agree to.
 
 ## Use
+
+Draw with the base model that it was trained on, {_code(base["model"])}, or with a finetune of it.
 
 {_use(choice, subject, train["network"])}
 
@@ -160,8 +169,8 @@ Do not use it to deceive, or for anything that this person did not agree to.
 
 {_table(evidence)}
 
-Identity is measured against photos that training never saw: 0 is where the base model without the LoRA and strangers
-are on average, 1 is how alike the person's own photos are to one another.
+Identity is measured against photos that training never saw: 0 is where strangers and the base model's pictures are, on
+average over all prompts; 1 is how alike the person's own photos are to one another.
 
 ## Data
 
@@ -222,10 +231,6 @@ def _code(value: object) -> str:
 
 def _words(subject: Mapping) -> str:
     return f"{subject['trigger']} {subject['class_noun']}"
-
-
-def _beside(chosen: Mapping, base: Mapping, name: str) -> str:
-    return "; ".join("not measured" if cell[name] is None else f"{cell[name]:.3f}" for cell in (chosen, base))
 
 
 def _listed_cells(cells: list) -> str:

@@ -250,10 +250,9 @@ def advice(choice: dict) -> tuple[str, str]:
     elif len(epochs := sorted({epoch for epoch, _ in alike})) == 1:
         sure = f"Weights {_listed(f'{w:g}' for _, w in alike)} of it cannot be told apart, on {pictures}."
     else:
-        sure = (
-            f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; this is the latest of those nearest to the "
-            "best, at the weight nearest to 1."
-        )
+        scores_highest = chosen_cell(choice)["score"] == max(cell["score"] for cell in choice["cells"])
+        why = "this setting scores highest" if scores_highest else "this is the latest of those nearest to the best"
+        sure = f"Epochs {_span(epochs)} cannot be told apart, on {pictures}; {why}, at the weight nearest to 1."
     if not choice["better_than_base"]:
         sure += " Nor can the base model without the LoRA be told apart from it: sample more prompts and seeds."
     return use, sure
