@@ -47,7 +47,8 @@ def main() -> None:
     train_in_store(args, train, dataset, base, store, saved, weights)
     if not FIRST:
         return
-    seal(args.metrics)
+    if args.metrics.is_file():  # Snakemake deletes it with a job that lost its lock, and this one writes on
+        seal(args.metrics)
 
     # The store knows no names: a run that is renamed trains nothing, its files only say another name.
     about = lora_metadata(name, train, steps, dataset, base)
