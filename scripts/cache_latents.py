@@ -7,7 +7,7 @@ from likeness import cli
 from likeness.base_model import load_manifest, load_part, part_digest
 from likeness.devices import claim_gpu, memory_explained, torch_device
 from likeness.files import ItemCache, write_atomic
-from likeness.manifests import checked, read_json
+from likeness.manifests import checked, read_json, seal
 from likeness.provenance import canonical, code_digest
 
 
@@ -44,6 +44,7 @@ def main() -> None:
 
     with bar, memory_explained({"resolution": dataset["resolution"]}):
         write_atomic(args.latents, latents_bytes(dataset, args.config.flips, image, caption))
+        seal(args.latents)
     cli.say(store.summary())
 
 

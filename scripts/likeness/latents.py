@@ -1,6 +1,5 @@
 """What training reads instead of pictures and words: VAE latents (mean and spread) and text hidden states."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from PIL import Image
 
 from likeness.conditioning import conditioning, token_ids
 from likeness.errors import LikenessError
-from likeness.tensors import read_metadata, safetensors_bytes, with_metadata
+from likeness.manifests import is_whole
+from likeness.tensors import safetensors_bytes
 
 # The lists of dataset.json: what is trained on, what validates, and the class that is kept.
 GROUPS = ("images", "heldout", "regularisation")
@@ -81,13 +81,7 @@ def latents_bytes(
                 parts |= {f"flipped_{part}": t for part, t in safetensors.torch.load_file(image(item, True)).items()}
             tensors |= _prefixed(f"{group}.{item['name']}", parts)
             tensors |= _prefixed(item["caption_sha256"], safetensors.torch.load_file(caption(item["caption"])))
-    about = {"items": _made_from(dataset), "flips": json.dumps(flips)}
-    data = safetensors_bytes(tensors, about)
-    return with_metadata(data, about | {"sha256": hashlib.sha256(data).hexdigest()})
-
-
-def _without_hash(header: Mapping[str, str]) -> dict[str, str]:
-    return {key: text for key, text in header.items() if key != "sha256"}
+    return safetensors_bytes(tensors, {"items": _made_from(dataset), "flips": json.dumps(flips)})
 
 
 def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch.Tensor]]]:
@@ -101,11 +95,11 @@ def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch
     """
     again = "run: snakemake --forcerun cache_latents"
     try:
-        data = path.read_bytes()
-        header = read_metadata(data)
-        if hashlib.sha256(with_metadata(data, _without_hash(header))).hexdigest() != header.get("sha256"):
+        if not is_whole(path):
             raise ValueError("its content is not what was written")
-        tensors = safetensors.torch.load(data)
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise LikenessError(f"{path.name} is damaged ({error}); {again}") from None
     if header.get("items") != _made_from(dataset):

@@ -36,8 +36,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def seal(path: Path) -> None:
-    """Say of a table that grew row by row that it is whole now: from here on a change is refused."""
+    """Say of a file that was written in another way that it is whole now: from here on a change is noticed."""
     _note(path, file_sha256(path))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is as it was when it was written or sealed; one without the hidden file is taken as it is."""
+    about = _about(path)
+    return not about or about["sha256"] == file_sha256(path)
 
 
 def _note(path: Path, sha256: str) -> None:
@@ -75,18 +81,21 @@ def read_json(path: Path) -> Any:
 
 
 def _read(path: Path) -> bytes:
-    """A manifest's bytes; one without the hidden file is taken as it is."""
-    data, made = path.read_bytes(), _made(path)
+    if not is_whole(path):
+        raise changed(path, _about(path)["by"])
+    return path.read_bytes()
+
+
+def _about(path: Path) -> dict[str, str]:
+    """What the hidden file says: by, sha256; empty without one."""
+    made = _made(path)
     if not made.is_file():
-        return data
+        return {}
     try:
         about = json.loads(made.read_bytes())
-        whole = about["sha256"] == hashlib.sha256(data).hexdigest()
+        return {key: about[key] for key in ("by", "sha256")}
     except (ValueError, LookupError, TypeError):
         raise _damaged(path, "what is written of it is no JSON") from None
-    if not whole:
-        raise changed(path, about["by"])
-    return data
 
 
 def _damaged(path: Path, what: object) -> LikenessError:
