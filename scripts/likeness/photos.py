@@ -5,6 +5,7 @@ they hold is for images.py to find.
 import os
 from pathlib import Path
 
+from likeness.caption_files import SUFFIXES as CAPTION_SUFFIXES
 from likeness.errors import LikenessError
 
 RAW = (
@@ -29,16 +30,17 @@ def checked_photos(photos: str, folder: Path) -> list[Path]:
     """Every photo in `folder`, which is `photos` in config.yaml. Raises LikenessError if there is none, or a name that
     cannot be: Snakemake takes {word} in a path for a wildcard, and its records, like the tables, hold paths as text.
     """
-    for path in _photos(folder):
+    candidates = _photos(folder)
+    for path in candidates:
         if set("{}") & set(str(path)):
             raise LikenessError(f"the path {str(path)!r} has a brace, which Snakemake cannot take; rename it")
         try:
             str(path).encode()
         except UnicodeEncodeError:
             raise LikenessError(f"the path {str(path)!r} is not UTF-8; rename it") from None
-    if found := photo_files(folder):
+    if found := [path for path in candidates if _can_be_read(path)]:
         return found
-    if below := [path for path in _photos(folder) if path.is_dir()]:
+    if below := [path for path in candidates if path.is_dir()]:
         names = ", ".join(repr(str(Path(photos) / path.name)) for path in below)
         raise LikenessError(f"no photo in {photos!r} itself, but in {names}; write that, or move the photos up")
     raise LikenessError(f"no photo in {photos!r}; expected files ending in {' '.join(sorted(PHOTO_SUFFIXES))}")
@@ -68,7 +70,7 @@ def _is_photo(path: Path) -> bool:
         return os.access(path, os.R_OK | os.X_OK) and any(
             _is_named_so(inner) and not inner.name.startswith(".") for inner in path.iterdir()
         )
-    return _can_be_read(path) and _begins_so(path)
+    return path.suffix.lower() not in CAPTION_SUFFIXES and _can_be_read(path) and _begins_so(path)
 
 
 def _is_named_so(path: Path) -> bool:
