@@ -24,8 +24,8 @@ from likeness.contents import Contents
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
-from likeness.photos import not_files, photo_files
 from likeness.files import listing, private_folder, write_atomic
+from likeness.photos import not_files, photo_files
 from likeness.provenance import canonical, local_sources
 
 # `python` in a rule is the one that runs Snakemake, activated or not; with --sdm conda the rule's own comes before it.
@@ -150,28 +150,28 @@ def section(*names):
     return text
 
 
-def in_a_file(text):
-    """The path of a file with a text that grows with the photos, subjects or runs: a command has at most 128 KB. The
-    name says what is in it. A dry run writes nothing.
+def in_a_file(text_of):
+    """The param that is the path of a file with a text, a function of the wildcards, that grows with the photos,
+    subjects or runs: a command has at most 128 KB.
 
     Snakemake compares no param that is made from `input`. That is as it should be here: what is handed over so is
     compared as an input, or as another param.
     """
+    return lambda wildcards, input: text_file(text_of(wildcards))
+
+
+def listed(name):
+    """The same with the paths of an input."""
+    return lambda wildcards, input: text_file(listing(input.get(name)))
+
+
+def text_file(text):
+    """A file whose name is the hash of the text in it. A dry run writes nothing."""
     path = Path("results/.cache/in_files") / hashlib.sha256(text.encode()).hexdigest()
     whole = path.is_file() and path.read_bytes() == text.encode()
     if not whole and not workflow.dryrun:
         private_folder(path.parent)
         write_atomic(path, text)
-    return path
-
-
-def listed(name):
-    """A file that lists an input's paths."""
-
-    def path(wildcards, input):
-        files = input.get(name, [])
-        return in_a_file(listing([files] if isinstance(files, str) else files))
-
     return path
 
 

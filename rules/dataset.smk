@@ -14,7 +14,7 @@ rule detect_faces:
         contents=contents("detect_faces.py", photos),
         no_photos=no_photos,
         photo_list=listed("photos"),
-        no_photo_list=lambda wildcards, input: in_a_file(listing(no_photos(wildcards))),
+        no_photo_list=in_a_file(lambda wildcards: listing(no_photos(wildcards))),
     message:
         "{wildcards.subject}: find the faces in every photo"
     shell:

@@ -128,9 +128,7 @@ rule compare_runs:
     params:
         contents=contents("compare_runs.py"),
         config=section("runs", "subject_name"),
-        config_file=lambda wildcards, input: in_a_file(
-            section("runs", "subject_name")(wildcards)
-        ),
+        config_file=in_a_file(section("runs", "subject_name")),
         choice_list=listed("choices"),
         score_list=listed("scores"),
         sample_list=listed("samples"),
@@ -163,7 +161,7 @@ rule build_index:
     params:
         contents=contents("build_index.py"),
         config=section("subjects"),
-        config_file=lambda wildcards, input: in_a_file(section("subjects")(wildcards)),
+        config_file=in_a_file(section("subjects")),
         choice_list=listed("choices"),
         preview_list=listed("previews"),
     message:
