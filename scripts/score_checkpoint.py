@@ -14,7 +14,7 @@ from likeness.faces import Detector
 from likeness.files import ItemCache
 from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding
 from likeness.images import read_photo
-from likeness.manifests import checked, read_json, read_table, write_table
+from likeness.manifests import checked_files, read_json, read_table, write_table
 from likeness.models import model_path
 from likeness.provenance import canonical, code_digest, file_sha256
 from likeness.samples import read_samples
@@ -38,10 +38,7 @@ def main() -> None:
         return scoring.read_measurement(items.get(item, content))
 
     samples, crops = read_samples(args.samples), read_table(args.crops)
-    crops["image"] = [
-        str(checked(args.crops.parent / crop, sha256, "crop_faces"))
-        for crop, sha256 in zip(crops["crop"], crops["sha256"], strict=True)
-    ]
+    crops["image"] = checked_files(args.crops.parent, crops["crop"], crops["sha256"], "crop_faces")
     drawn = cli.progress(samples.itertuples(), total=len(samples), desc="scores", unit="picture")
     rows = scoring.score_rows(
         samples,

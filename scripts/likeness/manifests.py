@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,11 @@ def checked(path: Path, sha256: str, rule: str) -> Path:
     if not path.is_file() or file_sha256(path) != sha256:
         raise changed(path, rule)
     return path
+
+
+def checked_files(folder: Path, names: Iterable[str], hashes: Iterable[str], rule: str) -> list[str]:
+    """The paths of a table's files, which lie in a folder. Raises LikenessError as `checked`."""
+    return [str(checked(folder / name, sha256, rule)) for name, sha256 in zip(names, hashes, strict=True)]
 
 
 def changed(path: Path, rule: str) -> LikenessError:

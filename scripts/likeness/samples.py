@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from likeness.errors import LikenessError
-from likeness.manifests import checked, read_table
+from likeness.manifests import checked_files, read_table
 
 
 def read_samples(paths: Iterable[Path]) -> pd.DataFrame:
@@ -17,11 +17,9 @@ def read_samples(paths: Iterable[Path]) -> pd.DataFrame:
     tables = []
     for path in sorted(paths):
         table = read_table(path, epoch=int, weight=float, seed=int)
-        pictures = [
-            checked(path.parent.resolve() / image, sha256, "sample_checkpoint")
-            for image, sha256 in zip(table["image"], table["sha256"], strict=True)
-        ]
-        tables.append(table.assign(image=list(map(str, pictures))))
+        folder = path.parent.resolve()
+        pictures = checked_files(folder, table["image"], table["sha256"], "sample_checkpoint")
+        tables.append(table.assign(image=pictures))
     if not tables:
         raise LikenessError("no sample tables; pass the samples of every epoch")
     return pd.concat(tables, ignore_index=True)
