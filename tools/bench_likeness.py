@@ -106,7 +106,7 @@ def main() -> None:
             known = rows[(rows["person"] == person) & (rows["seed"] == seed)]["method"]
             new = [method for method in args.methods if method not in set(known)]
             if new:
-                train_and_draw(folder, new, person, seed, args.at_once)
+                make(folder, new, person, seed, [scores_of(person, method, seed) for method in new], args.at_once)
                 made = [measured(folder, method, person, seed) for method in new]
                 rows = pd.concat([rows, pd.DataFrame(made)], ignore_index=True)
                 write_rows(args.rows, rows)
@@ -145,14 +145,8 @@ def write_rows(path: Path | None, rows: pd.DataFrame) -> None:
         order.to_csv(path, sep="\t", index=False, float_format="%.4f")
 
 
-def train_and_draw(folder: Path, methods: Sequence[str], person: str, seed: int, at_once: int) -> None:
-    """One person by every method from one seed, with the pictures measured."""
-    targets = [scores_of(person, method, seed) for method in methods]
-    make(folder, methods, person, seed, targets, at_once)
-
-
 def make(folder: Path, methods: Sequence[str], person: str, seed: int, targets: Sequence[str], at_once: int) -> None:
-    """Files of the results, in the folder's workflow."""
+    """Make files of the results, by the workflow of one person with each method from one seed."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     subject = yaml.safe_load((ROOT / "examples/four_people.yaml").read_text())["subjects"][person]
     config["subjects"] = {}
