@@ -20,7 +20,7 @@ PRIMARIES = {
     "AdobeRGB": ((0.640, 0.330), (0.210, 0.710), (0.150, 0.060)),
 }
 WHITE = (0.3127, 0.3290)
-PQ, HLG, LINEAR = 16, 18, 8
+LINEAR, SRGB, PQ, HLG = 8, 13, 16, 18  # transfer functions
 ADOBE_GAMMA = 563 / 256
 DIFFUSE_WHITE = 203.0  # cd/m2, BT.2408
 HLG_PEAK, HLG_GAMMA = 1000.0, 1.2  # of a reference screen, BT.2100
@@ -58,8 +58,8 @@ def described_colours(image: Image.Image, header: bytes, name: str) -> Colours |
     primaries, transfer = _code_points(image, header)
     if primaries not in PRIMARIES:
         primaries = 1
-    known = Colours(primaries, transfer if transfer in (PQ, HLG, LINEAR) else 13)
-    return None if known == (1, 13) else known
+    known = Colours(primaries, transfer if transfer in (PQ, HLG, LINEAR) else SRGB)
+    return None if known == (1, SRGB) else known
 
 
 def _is_adobe_rgb(image: Image.Image, name: str) -> bool:
@@ -141,20 +141,19 @@ def _light(signal: np.ndarray) -> np.ndarray:
 def _linear(transfer: int | str) -> np.ndarray:
     """float32 (256,): the light of each level; of the screen with diffuse white as 1, for HLG that of the scene."""
     signal = np.arange(256) / 255
-    match transfer:
-        case "AdobeRGB":
-            light = signal**ADOBE_GAMMA
-        case 8:
-            light = signal
-        case 16:  # BT.2100, table 4
-            m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
-            power = signal ** (1 / m2)
-            light = 10_000 / DIFFUSE_WHITE * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
-        case 18:  # BT.2100, table 5
-            a, b, c = 0.17883277, 0.28466892, 0.55991073
-            light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
-        case _:
-            light = _light(signal)
+    if transfer == "AdobeRGB":
+        light = signal**ADOBE_GAMMA
+    elif transfer == LINEAR:
+        light = signal
+    elif transfer == PQ:  # BT.2100, table 4
+        m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+        power = signal ** (1 / m2)
+        light = 10_000 / DIFFUSE_WHITE * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
+    elif transfer == HLG:  # BT.2100, table 5
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    else:
+        light = _light(signal)
     return light.astype(np.float32)
 
 
