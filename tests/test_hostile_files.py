@@ -125,7 +125,10 @@ def files_with_expected_words() -> dict[str, tuple[bytes, str]]:
         "photoshop.jpg": (b"8BPS\0\x01" + bytes(1500), "not a picture"),
         "paper.jpg": (encoded(plain, "PDF"), "not a picture"),
         "script.jpg": (encoded(plain, "EPS"), "not a picture"),
-        "raw.cr2": (b"II*\0\x10\0\0\0CR\x02\0" + bytes(500), "raw camera file; export it as JPEG or PNG"),
+        "raw.cr2": (
+            b"II*\0\x10\0\0\0CR\x02\0" + bytes(500),
+            "raw camera file that is damaged, or of a camera that LibRaw does not know; export it as JPEG or PNG",
+        ),
         "raw.DNG": (encoded(plain, "TIFF"), "raw camera file"),
         "png_named.jpg": (png, READABLE),
         "jpeg_named.heic": (jpeg, READABLE),

@@ -3,12 +3,14 @@
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from likeness import images
+from likeness import images, raw
 from likeness.errors import LikenessError
-from likeness.photos import RAW, checked_photos, not_files, photo_files
+from likeness.photos import checked_photos, not_files, photo_files
+from raw_file import dng
 
 
 def encoded(kind: str, **options) -> bytes:
@@ -35,12 +37,51 @@ def test_what_is_no_photo_is_left_alone(tmp_path, name):
     assert not photo_files(tmp_path) + not_files(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [*RAW, ".jxl", ".psd", ".CR3"])
+@pytest.mark.parametrize("suffix", [*raw.SUFFIXES, ".jxl", ".psd", ".CR3"])
 def test_a_kind_that_is_not_read_gets_a_row_that_says_what_to_do(tmp_path, suffix):
     (tmp_path / f"photo{suffix}").write_bytes(b"something")
     assert names(photo_files(tmp_path)) == [f"photo{suffix}"]
     with pytest.raises(LikenessError, match="export it as JPEG or PNG"):
         images.read_photo(tmp_path / f"photo{suffix}")
+
+
+@pytest.mark.parametrize(
+    "suffix, orientation", [*((s, 6) for s in (*raw.SUFFIXES, ".DNG")), *((".nef", o) for o in images.STORED)]
+)
+def test_the_preview_of_a_raw_file_is_read_upright(tmp_path, suffix, orientation):
+    """Whatever the ending: cameras agree on none, and LibRaw looks at what is in the file."""
+    upright = Image.new("RGB", (64, 96), (200, 30, 30))
+    upright.paste((30, 30, 200), (0, 0, 64, 48))  # blue above
+    upright.paste((30, 200, 30), (0, 0, 32, 48))  # green above on the left
+    (tmp_path / f"photo{suffix}").write_bytes(dng(stored(upright, orientation), orientation))
+    assert names(photo_files(tmp_path)) == [f"photo{suffix}"]
+    pixels = images.read_photo(tmp_path / f"photo{suffix}")
+    assert np.abs(pixels.astype(int) - np.asarray(upright)).mean() < 4, "but for JPEG's losses"
+    assert images.thumbnail(tmp_path / f"photo{suffix}", 48).shape == (48, 32, 3)
+
+
+def stored(upright: Image.Image, orientation: int) -> Image.Image:
+    """As a camera that was held so stores it, by EXIF's definition of the orientation."""
+    turned = {
+        **{2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"},
+        **{7: "TRANSVERSE", 8: "ROTATE_270"},
+    }
+    return upright.transpose(Image.Transpose[turned[orientation]]) if orientation in turned else upright
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (dng(None), "without a preview"),
+        (dng(Image.new("RGB", (64, 64)))[:200], "damaged, or of a camera"),
+        (np.random.default_rng(0).bytes(5000), "damaged, or of a camera"),
+        (encoded("TIFF"), "raw camera file"),
+    ],
+)
+def test_a_raw_file_that_shows_nothing_says_what_to_do(tmp_path, content, why):
+    (tmp_path / "photo.nef").write_bytes(content)
+    with pytest.raises(LikenessError, match=f"{why}.*; export it as JPEG or PNG"):
+        images.read_photo(tmp_path / "photo.nef")
 
 
 @pytest.mark.parametrize("suffix", [".jp2", ".J2K", ".jpx"])

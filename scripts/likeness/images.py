@@ -16,6 +16,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from likeness import raw
 from likeness.colour import HEADER_BYTES, described_colours, to_srgb
 from likeness.errors import LikenessError
 from likeness.photos import NOT_READ
@@ -220,12 +221,17 @@ def _fit_into_memory(image: Image.Image) -> None:
         )
 
 
+def _stored(path: Path) -> IO[bytes]:
+    """The file that holds the picture: of a raw one, that of its preview."""
+    return io.BytesIO(raw.preview(path)) if path.suffix.lower() in raw.SUFFIXES else open(path, "rb")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture of a file, not decoded yet; what goes wrong while it is used becomes a LikenessError."""
     check_file(path)
     try:
-        with open(path, "rb") as file, _with_colours(file, path.name) as image:
+        with _stored(path) as file, _with_colours(file, path.name) as image:
             if max(image.size) > MAX_SIDE:
                 raise LikenessError(f"larger than {MAX_SIDE} px on a side; save it smaller")
             _fit_into_memory(image)

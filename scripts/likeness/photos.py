@@ -5,21 +5,17 @@ they hold is for images.py to find.
 import os
 from pathlib import Path
 
+from likeness import raw
 from likeness.caption_files import SUFFIXES as CAPTION_SUFFIXES
 from likeness.errors import LikenessError
 
-RAW = (
-    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"),
-    *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
-)
 # Photos that are not read. They get a row that says what to do, because a photo that is passed over is not missed.
-NOT_READ = dict.fromkeys(RAW, "raw camera file") | {
-    **{".jxl": "JPEG XL", ".psd": "file of Photoshop", ".psb": "file of Photoshop", ".xcf": "file of GIMP"},
-}
+NOT_READ = {".jxl": "JPEG XL", ".psd": "file of Photoshop", ".psb": "file of Photoshop", ".xcf": "file of GIMP"}
 PHOTO_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff"),
     *(".heic", ".heics", ".heif", ".heifs", ".hif", ".avif", ".avifs", ".bmp", ".dib", ".gif"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *raw.SUFFIXES,
 }
 # How files begin whatever their names are: photo.jpg_large, photo.jpg_original, a download without an ending.
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
