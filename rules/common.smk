@@ -24,7 +24,13 @@ from likeness.contents import Contents
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
 from likeness.errors import LikenessError
-from likeness.files import listing, private_folder, write_atomic
+from likeness.files import (
+    GROUP_UMASK,
+    OWNER_UMASK,
+    listing,
+    private_folder,
+    write_atomic,
+)
 from likeness.photos import not_files, photo_files
 from likeness.provenance import canonical, local_sources
 
@@ -75,6 +81,8 @@ try:
     config = checked_config(config, ROOTS, within_job=not workflow.is_main_process)
 except LikenessError as mistakes:
     raise WorkflowError(str(mistakes)) from None
+# All that Snakemake and its jobs write from here on: portraits, and what is made of them.
+os.umask(GROUP_UMASK if config["share_with_group"] else OWNER_UMASK)
 if workflow.is_main_process:
     for sentence in without_effect(written, config):
         logger.warning(f"config: {sentence}")

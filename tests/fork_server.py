@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import shlex
+import shutil
 import signal
 import socket
 import socketserver
@@ -42,6 +43,7 @@ def environment() -> dict[str, str]:
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
     )
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.kill)
     assert server.stdout.readline() == b"ready\n"
     python.parent.mkdir()
@@ -57,7 +59,8 @@ def ask(address: str, *command: str) -> int:
     """Let the server run a script with this process's folder, environment and open files; returns its exit status."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
-        job = json.dumps({"command": command, "folder": os.getcwd(), "environment": dict(os.environ)})
+        umask = os.umask(0o077)
+        job = json.dumps({"command": command, "folder": os.getcwd(), "umask": umask, "environment": dict(os.environ)})
         socket.send_fds(server, [b"\n"], [0, 1, 2])
         server.sendall(job.encode() + b"\n")
         return int.from_bytes(server.recv(1) or b"\1")  # a job that was killed says nothing
@@ -71,6 +74,7 @@ class Job(socketserver.BaseRequestHandler):
             os.dup2(file, number)
             os.close(file)
         os.chdir(job["folder"])
+        os.umask(job["umask"])
         os.environ.clear()
         os.environ.update(job["environment"])
         threading.Thread(target=self.end_with_who_asked, daemon=True).start()

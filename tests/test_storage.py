@@ -30,6 +30,12 @@ class OfflineProject(Project):
         return super().snakemake() if self.network else ["unshare", "--net", *super().snakemake()]
 
 
+OF_A_GROUP = {
+    **{"share_with_group": True, "base_model": "somebody/base", "select": {"clip": "somebody/clip"}},
+    "caption": {"backend": "blip", "model": "somebody/captioner"},
+}
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, model_files, small_base) -> OfflineProject:
     """Finished, in a folder of a group, by a user whose files it may write: the models are fetched, the rest is made
@@ -45,25 +51,17 @@ def project(tmp_path_factory, model_files, small_base) -> OfflineProject:
     (place / "shared").mkdir()
     os.chown(place / "shared", 0, GROUP)
     (place / "shared").chmod(0o2775)
-    umask = os.umask(0o002)
-    try:
-        project = OfflineProject(place / "shared/project", model_files, small_base, photos=8)
-        (place / "scratch").mkdir()
-        (project.folder / "results/.cache").symlink_to(place / "scratch/likeness")
-        project.configure(
-            base_model="somebody/base",
-            caption={"backend": "blip", "model": "somebody/captioner"},
-            select={"clip": "somebody/clip"},
-        )
-        with Hub(models) as hub:
-            fetched = project.run(*MODELS, environment={**hub.environment, "HF_HOME": str(place / "hub")})
-        assert set(fetched.jobs) == {"fetch_models", "fetch_base", "fetch_captioner", "fetch_clip"}
-        assert {"unet/diffusion_pytorch_model.safetensors", "model.safetensors"} <= set(hub.asked)
-        project.network = False
-        project.run()
-        yield project
-    finally:
-        os.umask(umask)
+    project = OfflineProject(place / "shared/project", model_files, small_base, photos=8)
+    (place / "scratch").mkdir()
+    (project.folder / "results/.cache").symlink_to(place / "scratch/likeness")
+    project.configure(**OF_A_GROUP)
+    with Hub(models) as hub:
+        fetched = project.run(*MODELS, environment={**hub.environment, "HF_HOME": str(place / "hub")})
+    assert set(fetched.jobs) == {"fetch_models", "fetch_base", "fetch_captioner", "fetch_clip"}
+    assert {"unet/diffusion_pytorch_model.safetensors", "model.safetensors"} <= set(hub.asked)
+    project.network = False
+    project.run()
+    yield project
 
 
 def mode(path: Path) -> int:
@@ -98,22 +96,29 @@ def test_a_job_does_not_ask_the_hub(project):
 
 def test_another_clip_model_judges_anew_and_draws_nothing(project):
     shutil.copytree(project.folder.parent.parent / "clip", project.folder / "own_clip")
-    project.configure(**{name: project.config[name] for name in ("base_model", "caption")}, select={"clip": "own_clip"})
+    project.configure(**(OF_A_GROUP | {"select": {"clip": "own_clip"}}))
     outcome = project.run()
     assert set(outcome.jobs) == {"fetch_clip", "score_checkpoint", "choose_checkpoint", *SHOWN}
     assert outcome.computed["score_checkpoint"] == 0, "the same weights from another place"
 
 
-def test_the_group_sees_the_results_and_not_the_caches(project):
+def test_results_and_caches_are_the_groups_and_nobody_elses(project):
     results = [p for p in project.folder.glob("results/ava/**/*") if not p.is_symlink()]
     assert len(results) > 50
     assert {p.stat().st_gid for p in results} == {GROUP}
-    assert {mode(p) & 0o060 for p in results} == {0o060}
+    assert {mode(p) & 0o777 for p in results} == {0o770, 0o660}
     scratch = project.folder / "results/.cache"
     assert scratch.is_symlink()
-    stages = list(scratch.iterdir())
-    assert {"runs", "detect_faces", "crop_faces", "cache_latents"} <= {p.name for p in stages}
-    assert {mode(p) & 0o777 for p in (scratch, *stages)} == {0o700}, "what is in them is behind a closed door"
+    cached = [scratch, *scratch.glob("**/*")]
+    assert {"runs", "detect_faces", "crop_faces", "cache_latents"} <= {p.name for p in cached}
+    assert {mode(p) & 0o777 for p in cached} == {0o770, 0o660}
+
+
+def test_results_and_caches_are_their_users_alone(finished_project):
+    """Without a word about it, and with the umask of these tests, which others may read by."""
+    made = [*finished_project.folder.glob("results/ava/**/*"), *finished_project.folder.glob("results/.cache/**/*")]
+    assert len(made) > 100
+    assert {mode(p) & 0o777 for p in made} == {0o700, 0o600}
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077], ids=oct)
@@ -125,6 +130,32 @@ def test_a_cache_is_private_whatever_the_umask_and_the_groups_bit(tmp_path, umas
     finally:
         os.umask(before)
     assert {mode(tmp_path / name) & 0o777 for name in (".cache", ".cache/runs", ".cache/runs/key")} == {0o700}
+
+
+@pytest.mark.parametrize("inside", ["", "runs"])
+def test_an_older_cache_that_others_may_read_is_closed(tmp_path, inside, capsys):
+    cache = tmp_path / ".cache" / inside
+    cache.mkdir(parents=True)
+    (cache / "item").touch()
+    cache.chmod(0o2755)
+    private_folder(tmp_path / ".cache/runs")
+    assert mode(cache) == 0o2700 and f"{cache} was open to others" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("inside", ["", "runs"])
+@pytest.mark.parametrize("rights", [0o775, 0o757, 0o1777], ids=oct)
+def test_what_others_may_have_put_into_a_cache_is_not_used(tmp_path, inside, rights):
+    cache = tmp_path / ".cache" / inside
+    cache.mkdir(parents=True)
+    cache.chmod(rights)
+    private_folder(tmp_path / ".cache")
+    assert inside or mode(cache) == mode(cache) & 0o1700, "nothing is in it yet"
+    (cache / "item").touch()
+    cache.chmod(rights)
+    with pytest.raises(LikenessError, match=rf"others than you may write to {cache}, .* chmod 700 "):
+        private_folder(tmp_path / ".cache/runs")
+    cache.chmod(0o700)
+    private_folder(tmp_path / ".cache/runs")
 
 
 def test_a_cache_whose_scratch_space_was_emptied_is_made_again(tmp_path):

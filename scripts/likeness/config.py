@@ -337,6 +337,8 @@ class Config(Section):
     between)."""
     runs: Annotated[dict[Name, dict[Literal["train", "sample", "select"], dict[str, Any]]], Field(min_length=1)]
     """Named overrides of train, sample and select: a sweep is a list of runs."""
+    share_with_group: bool = False
+    """The group of the project's folder may read and change the results and the caches, which are else yours alone."""
     curate: Curate = Curate()
     crop: Crop = Crop()
     upscale: Upscale = Upscale()

@@ -4,7 +4,9 @@ cache."""
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import IO
 
 from likeness.errors import DISK_FULL, LikenessError
 from likeness.provenance import digest, file_sha256
+
+# With the first one a project's files are its user's alone; with the second the folder's group has all rights, too.
+OWNER_UMASK, GROUP_UMASK = 0o077, 0o007
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -64,23 +69,61 @@ def publish_folder(folder: Path, items: Mapping[str, bytes | str | Path]) -> Non
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for this user alone: caches hold portraits.
+    """Make a folder, and those above it that are missing, for this user alone: caches hold portraits. With GROUP_UMASK
+    they are for the folder's group, too.
 
-    A link on the way may lead to a folder that was deleted, as scratch space is now and then. Raises LikenessError if
-    the folder is another user's.
+    A link on the way may lead to a folder that was deleted, as scratch space is now and then. An older folder that
+    others may read is closed to them. Raises LikenessError if the folder, or the cache that it is in, is another
+    user's, or has what others may have written.
     """
-    folder = folder.resolve()
+    mode = 0o770 if _umask() == GROUP_UMASK else 0o700
+    place = folder.resolve()
     try:
-        for path in (*reversed(folder.parents), folder):
+        for path in (*reversed(place.parents), place):
             if not path.exists():
-                path.mkdir(mode=0o700, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+                path.mkdir(mode=mode, exist_ok=True)
+        for path in _within_cache(folder):
+            _close(path.resolve(), mode)
+        if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise PermissionError
     except PermissionError:
         raise LikenessError(
             f"{path} is closed to this user, because caches are private to who made them; run as that user, or in a "
-            "copy of the project without results"
+            "copy of the project without results, or let that user set share_with_group (docs/slurm.md)"
         ) from None
+
+
+def _umask() -> int:
+    """Of this process. It can be read only by setting it; to the strictest, for the moment."""
+    umask = os.umask(OWNER_UMASK)
+    os.umask(umask)
+    return umask
+
+
+def _within_cache(folder: Path) -> list[Path]:
+    """The folder, and those above it up to the one named .cache."""
+    above = [folder, *folder.parents]
+    names = [path.name for path in above]
+    return above[: names.index(".cache") + 1] if ".cache" in names else [folder]
+
+
+def _close(folder: Path, mode: int) -> None:
+    """Take every right but those of `mode` from a folder. Raises PermissionError if it is another user's alone,
+    LikenessError if something is in it and who has no such right may have written that."""
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        if mode != 0o770:
+            raise PermissionError
+        return
+    open_to = stat.S_IMODE(status.st_mode) & 0o777 & ~mode
+    if open_to & 0o022 and any(folder.iterdir()):
+        raise LikenessError(
+            f"others than you may write to {folder}, and what they put there would be used; delete it, or if they are "
+            f"to be trusted, close it: chmod {mode:o} {shlex.quote(str(folder))}"
+        )
+    if open_to:
+        folder.chmod(stat.S_IMODE(status.st_mode) & ~open_to)
+        print(f"{folder} was open to others; it is closed now")
 
 
 OTHER_FOLDER = (
