@@ -205,6 +205,9 @@ async def dates_mean_nothing(dag, job, outputs):
 
 DAG.check_output_mtime = dates_mean_nothing
 
+# Snakemake would take <temp> in a path for a variable of its own, and another photo in the place of `<temp>.jpg`.
+workflow.pathvars.apply = lambda path: path
+
 # Of the user's files and of the code. Jobs of a cluster read what the Snakemake that sent them remembered.
 CONTENTS = Contents(Path(".snakemake/likeness_contents.json"))
 if workflow.is_main_process:

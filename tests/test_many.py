@@ -1,13 +1,31 @@
 """Thousands of photos, subjects and runs: what grows with them is handed to jobs in files, because Linux takes no
-command of more than 128 KB."""
+command of more than 128 KB. And photos of every name."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
+from likeness.manifests import read_table
+from likeness.provenance import file_sha256
 from project import CONFIG, Project
 
 LONGEST = 2**17
+NAMES = (
+    *(
+        "<temp>.jpg",
+        "temp.jpg",
+        "x<script>.jpg",
+        "<results>.jpg",
+        "-rf.jpg",
+        "--log.jpg",
+        "@list.jpg",
+        "~.jpg",
+        "$HOME.jpg",
+    ),
+    *("%s.jpg", "a:b|c?.jpg", "'\".jpg", "new\nline.jpg", "x" * 251 + ".jpg", "\u00fc" * 125 + ".jpg"),
+)
 
 
 def commands(project: Project) -> dict[str, int]:
@@ -52,3 +70,20 @@ def test_thousands_of_photos_are_one_command(tmp_path, model_files, small_base):
     project.run("results/ava/faces.tsv")
     faces = pd.read_csv(project.folder / "results/ava/faces.tsv", sep="\t")
     assert len(faces.photo.unique()) == 3203
+
+
+def test_names_that_snakemake_a_shell_or_a_program_could_take_for_something_else(tmp_path, model_files, small_base):
+    folder = "-<temp> @photos & $HOME"
+    project = Project(tmp_path / "project", model_files, small_base, photos=0)
+    project.fork_jobs = True
+    (project.folder / "temp").mkdir()
+    hashes = {}
+    for name in NAMES:
+        photo = project.folder / folder / name
+        photo.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8 + len(hashes))).save(photo, "PNG")
+        hashes[name] = file_sha256(photo)
+    project.configure(subjects={"ava": CONFIG["subjects"]["ava"] | {"photos": folder}})
+    project.run("results/ava/faces.tsv")
+    rows = read_table(project.folder / "results/ava/faces.tsv")
+    assert {Path(row.photo).name: row.sha256 for row in rows.itertuples()} == hashes
