@@ -1,9 +1,12 @@
 # From a folder of photos of one person to the LoRA that looks most like them: snakemake --cores all
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
+from snakemake_executor_plugin_slurm_jobstep import Executor as SlurmStep
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 min_version("9.27")
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
@@ -37,6 +40,12 @@ include: "rules/dataset.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+
+
+# Snakemake 9.27.1 writes Python's path without quotes into a job's command, and the SLURM plugin into that of the job's
+# step. In a folder with a space in its name that would be two words.
+for executor in (RemoteExecutor, SlurmStep):
+    executor.get_python_executable = lambda self: shlex.quote(sys.executable)
 
 
 # Snakemake 9.27.1 plans another round of its scheduler a second after every round, for its limit of submissions per

@@ -42,7 +42,7 @@ os.environ.setdefault(
     os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "0",
 )
 os.environ.update(
-    PATH=os.path.expandvars(f"{Path(sys.executable).parent}:$PATH"),
+    PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_OFFLINE="1",
     DO_NOT_TRACK="1",
@@ -54,6 +54,11 @@ ROOTS = [Path("."), Path(os.path.relpath(workflow.basedir))]
 # None on a cluster, whose Snakemake has nodes and no cores of its own (but in a dry run), and for --report;
 # workflow.cores would then be an error.
 ON_CLUSTER = workflow.global_resources["_nodes"].value is not None
+for place in (os.getcwd(), workflow.basedir) if ON_CLUSTER else ():
+    if set("'\\") & set(place):
+        raise WorkflowError(
+            f"the folder {place} has a ' or \\ in its name, which Snakemake does not get into a cluster's jobs; rename it"
+        )
 CORES = None if ON_CLUSTER else workflow.global_resources["_cores"].value
 
 # `gpu=1` on a rule limits nothing until somebody says how many there are. Without a GPU the heavy jobs share the CPU

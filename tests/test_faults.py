@@ -193,8 +193,7 @@ def test_a_trainer_that_lost_its_lock_leaves_the_run_to_the_next(project, undist
     (store / "lock").unlink()
     owner = (store / "owner").read_text()
     second = start_another(first, project.folder / "second.log", project.folder)
-    wait_for("another owner", lambda: second.poll() is not None or (store / "owner").read_text() != owner)
-    assert second.poll() is None
+    wait_for("another owner", lambda: (store / "owner").read_text() != owner, by=second)
     first.resume()
     assert snakemake.wait(timeout=300) != 0
     assert f"process {second.pid} on " in log(project).read_text()

@@ -554,8 +554,11 @@ def in_two_processes(tmp_path, root, base_manifest):
         command = [sys.executable, root / "scripts/train_lora.py", *options]
         first = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     table = tmp_path / "run/log/metrics.tsv"
-    wait_for("its first step", lambda: first.poll() is not None or complete_lines(table) > 1, seconds=120)
-    assert first.poll() is None, (tmp_path / "output").read_text()
+    try:
+        wait_for("its first step", lambda: complete_lines(table) > 1, seconds=120, by=first)
+    except AssertionError as missing:
+        missing.add_note((tmp_path / "output").read_text())
+        raise
     (second,) = first.children()
     yield first, second, tmp_path
     for process in (first, second):

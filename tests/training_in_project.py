@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-import time
 from pathlib import Path
 
 import psutil
 
 from project import Project
+from waiting import wait_for
 
 TRAINED = "results/ava/portrait/models.json"
 # Sampling and judging are not what is hit.
@@ -46,13 +46,12 @@ def log(project: Project) -> Path:
 
 def trainer(project: Project) -> psutil.Process:
     """The training process, once it trains. The log is its own: Snakemake deletes a log before it starts a job."""
-    found, end = [], time.monotonic() + 600
-    while time.monotonic() < end:
-        time.sleep(0.02)
-        found = found or trainers(project)
-        if found and log(project).exists() and re.search(r"^(saved|resuming)", log(project).read_text(), re.M):
-            return found[0]
-    raise AssertionError("no training to be seen" + project.logs())
+
+    def trains() -> psutil.Process | None:
+        begun = log(project).exists() and re.search(r"^(saved|resuming)", log(project).read_text(), re.M)
+        return next(iter(trainers(project)), None) if begun else None
+
+    return wait_for("a trainer that trains", trains, seconds=600, by=project.head)
 
 
 def trainers(project: Project) -> list[psutil.Process]:

@@ -1,13 +1,18 @@
 """Waiting for what other processes do."""
 
+import subprocess
 import time
 from collections.abc import Callable
 
 
-def wait_for(what: str, done: Callable[[], object], seconds: float = 300) -> object:
-    """Until `done` is true, and what it gave. Raises AssertionError if that takes too long."""
+def wait_for(what: str, done: Callable[[], object], seconds: float = 300, by: subprocess.Popen | None = None) -> object:
+    """Until `done` is true, and what it gave. Raises AssertionError if that takes too long, or once the process that is
+    to bring it about has ended."""
     end = time.monotonic() + seconds
-    while not (found := done()):
+    while True:
+        gone = by is not None and by.poll() is not None
+        if found := done():
+            return found
+        assert not gone, f"{what}: never, as {by.args[0]} has ended with status {by.returncode}"
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.1)
-    return found

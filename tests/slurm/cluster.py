@@ -105,7 +105,7 @@ class Cluster:
 
     def start(self) -> None:
         """Every daemon, until all nodes wait for jobs. One cluster at a time: its names and ports are fixed."""
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        wait_for("the end of another cluster of these tests", self.is_only_one, seconds=1800)
         self.configure()
         if subprocess.run(["munge", "-n"], capture_output=True).returncode:
             subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
@@ -126,6 +126,13 @@ class Cluster:
         for node in NODES:
             self.start_slurmd(node)
         wait_for("idle nodes", lambda: states() == ["idle"])
+
+    def is_only_one(self) -> bool:
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def configure(self) -> None:
         for name in ("state", *(f"spool.{node}" for node in NODES)):
@@ -245,12 +252,12 @@ def running(rule: str) -> tuple[str, str]:
 
 
 def output(*command: str) -> str:
-    """What a program prints; raises CalledProcessError if it fails."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    """What a program prints. Raises CalledProcessError if it fails, TimeoutExpired if it does not end."""
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
 
 
 def answers(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
 
 
 def states() -> list[str]:

@@ -13,6 +13,9 @@ ACCOUNT = "lab"
 PARTITIONS = {"cpu": "batch", "gpu": "accel"}
 MODEL = "toy"
 
+# The name of a project's folder; it has what means something to a shell.
+FOLDER = "the lab & ava in $HOME"
+
 LAUNCHER = Path(__file__).with_name("snakemake_soon.py")
 
 
@@ -29,7 +32,8 @@ def write_profile(folder: Path, without_gpu: Iterable[str] = ()) -> None:
 
 class ClusterProject(Project):
     """Its Snakemake submits by profiles/slurm, in which a user has written what is theirs. Simulated GPUs compute
-    nothing: the trainer is told to use the CPU of the node that it is sent to, what else needs a GPU asks for none.
+    nothing: the trainer is told to use the CPU of the node that it is sent to, what else needs a GPU asks for none. Its
+    Python is in its folder, as a user's is.
     """
 
     on_cluster = True
@@ -37,12 +41,13 @@ class ClusterProject(Project):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         write_profile(self.folder / "profiles/slurm", without_gpu=set(self.in_one_thread) - {"train_lora"})
+        (self.folder / ".venv").symlink_to(sys.prefix)
 
     def configure(self, **changes) -> None:
         super().configure(**(changes | {"train": changes.get("train", {}) | {"device": "cpu"}}))
 
     def snakemake(self) -> list:
-        return [sys.executable, LAUNCHER] if self.on_cluster else super().snakemake()
+        return [self.folder / ".venv/bin/python", LAUNCHER] if self.on_cluster else super().snakemake()
 
     def place(self, cores: str) -> list[str]:
         return ["--workflow-profile", "profiles/slurm"] if self.on_cluster else super().place(cores)

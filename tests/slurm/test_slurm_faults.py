@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cluster import jobs, output, running, states
-from cluster_project import ClusterProject
+from cluster_project import FOLDER, ClusterProject
 from training_in_project import (
     TRAINED,
     assert_as_if_nothing_had_happened,
@@ -33,7 +33,7 @@ EPOCH_SECONDS = 0.7
 @pytest.fixture(scope="module")
 def project(cluster, tmp_path_factory, model_files, small_base) -> ClusterProject:
     """Everything up to training is done, without the cluster, to save time."""
-    project = ClusterProject(tmp_path_factory.mktemp("faults") / "project", model_files, small_base)
+    project = ClusterProject(tmp_path_factory.mktemp("faults") / FOLDER, model_files, small_base)
     project.on_cluster, project.fork_jobs = False, True
     prepare(project, EPOCHS, EPOCH_SECONDS)
     return project
@@ -109,7 +109,11 @@ def held(project) -> tuple[subprocess.Popen, psutil.Process]:
 
 def wait_for_word(project, pattern: str) -> None:
     """Until the trainer says it: in its own log, because srun forwards nothing of a job that is being ended."""
-    wait_for(pattern, lambda: log(project).exists() and re.search(pattern, log(project).read_text()))
+
+    def said() -> bool:
+        return log(project).exists() and bool(re.search(pattern, log(project).read_text()))
+
+    wait_for(pattern, said, by=project.head)
 
 
 def slurm_logs(project) -> str:
@@ -207,7 +211,7 @@ def test_slurmd_killed(cluster, project, assert_well_ended):
     _, node = running("train_lora")
     cluster.kill(f"slurmd.{node}")
     try:
-        wait_for("a second trainer", lambda: len(trainers(project)) == 2)
+        wait_for("a second trainer", lambda: len(trainers(project)) == 2, by=head)
         wait_for_word(project, "trains this very run; waiting")
         assert running("train_lora")[1] != node
         first.resume()
@@ -276,7 +280,7 @@ def test_snakemake_killed_and_started_again(project, assert_well_ended):
     head.kill()
     head.wait()
     head = project.start(TRAINED)
-    wait_for("a second trainer", lambda: len(trainers(project)) == 2)
+    wait_for("a second trainer", lambda: len(trainers(project)) == 2, by=head)
     wait_for_word(project, "trains this very run; waiting")
     first.resume()
     assert_well_ended(head)
@@ -299,11 +303,10 @@ def test_full_disk(project, assert_well_ended):
         output("cp", "--archive", f"{kept}/.", str(results))
         head = project.start(TRAINED, "--retries", "0")
         trainer(project)
-        with open(results / "filler", "wb") as filler:
+        with open(results / "filler", "wb", buffering=0) as filler:  # a buffer would be written again by `truncate`
             with pytest.raises(OSError, match="No space"):
                 while True:
                     filler.write(bytes(2**16))
-                    filler.flush()
             filler.truncate(filler.tell() - 2**16)
         assert head.wait(timeout=120) != 0
         assert "no space left on device" in slurm_logs(project)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cluster import Job, jobs, output
-from cluster_project import ACCOUNT, MODEL, ClusterProject
+from cluster_project import ACCOUNT, FOLDER, MODEL, ClusterProject
 from project import ROOT
 from training_in_project import TRAINED, log
 from waiting import wait_for
@@ -19,7 +19,7 @@ MADE_TO_DO_WITHOUT = {"upscale_faces", "cache_latents", "sample_checkpoint"}
 @pytest.fixture(scope="module")
 def project(cluster, tmp_path_factory, model_files, small_base) -> ClusterProject:
     """Everything was made once, on the cluster."""
-    project = ClusterProject(tmp_path_factory.mktemp("workflow") / "project", model_files, small_base)
+    project = ClusterProject(tmp_path_factory.mktemp("workflow") / FOLDER, model_files, small_base)
     project.run()
     return project
 
@@ -91,6 +91,10 @@ def test_the_check_of_the_profile_as_it_is_shipped():
     assert partitions == {"cpu": ON_CPUS, "gpu": {*MADE_TO_DO_WITHOUT, "train_lora"}}
 
 
+def reasons_of_waiting() -> str:
+    return output("squeue", "--noheader", "--states=PENDING", "--format=%r")
+
+
 def test_a_training_on_two_gpus_has_them_on_one_node(project):
     """Where each node has one to spare, it waits for one that has two."""
     spare_one = ("--partition=accel", "--gpus=1", "--mem=1000", "--output=/dev/null", "--wrap=sleep 600")
@@ -98,7 +102,7 @@ def test_a_training_on_two_gpus_has_them_on_one_node(project):
     try:
         project.configure(train={"gpus": 2, "seed": 1})
         head = project.start(TRAINED)
-        wait_for("its job", lambda: "Resources" in output("squeue", "--noheader", "--states=PENDING", "--format=%r"))
+        wait_for("its job in the queue", lambda: "Resources" in reasons_of_waiting(), by=head)
         output("scancel", others.pop())
         assert head.wait(timeout=300) == 0, project.output.read_text() + project.logs()
     finally:
