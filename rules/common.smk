@@ -88,6 +88,10 @@ except LikenessError as mistakes:
     raise WorkflowError(str(mistakes)) from None
 # All that Snakemake and its jobs write from here on: portraits, and what is made of them.
 os.umask(GROUP_UMASK if config["share_with_group"] else OWNER_UMASK)
+if config["share_with_group"]:
+    for folder in map(Path, (".snakemake", ".snakemake/log", "results")):
+        with suppress(OSError):  # another of the group made it, and opened it
+            folder.chmod(folder.stat().st_mode | 0o070)  # it was made before this line
 if workflow.is_main_process:
     for sentence in without_effect(written, config):
         logger.warning(f"config: {sentence}")

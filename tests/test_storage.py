@@ -112,6 +112,9 @@ def test_results_and_caches_are_the_groups_and_nobody_elses(project):
     cached = [scratch, *scratch.glob("**/*")]
     assert {"runs", "detect_faces", "crop_faces", "cache_latents"} <= {p.name for p in cached}
     assert {mode(p) & 0o777 for p in cached} == {0o770, 0o660}
+    snakemakes = [project.folder / "results", project.folder / ".snakemake", *project.folder.glob(".snakemake/*/")]
+    assert len(snakemakes) > 5
+    assert {mode(p) & 0o2070 for p in snakemakes} == {0o2070}, "another of the group can run the same folder"
 
 
 def test_results_and_caches_are_their_users_alone(finished_project):
