@@ -136,8 +136,15 @@ def test_accumulated_and_whole_batches_train_alike(tmp_path, base_manifest, shuf
     assert all(torch.allclose(first[key], second[key], atol=2e-5) for key in first)
 
 
-@pytest.mark.skipif(" " in torch.__file__, reason="torch's compiler cannot work below a folder with a space")
-def test_a_compiled_u_net_trains_alike(tmp_path, base_manifest):
+def test_a_compiled_u_net_trains_alike(request, root, tmp_path, base_manifest):
+    """torch's compiler cannot work below a folder with a space. There it is reached by a link."""
+    if " " in torch.__file__:
+        (tmp_path / "env").symlink_to(sys.prefix)
+        command = [tmp_path / "env/bin/python", "-m", "pytest", "-q", request.node.nodeid]
+        again = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        assert again.returncode == 0, again.stdout
+        assert "1 passed" in again.stdout
+        return
     options = {"max_train_steps": 4, "epochs": 1, "batch_size": 5, "save_precision": "fp32"}
     options["preserve_class_share"] = 1.0  # else batches of several sizes, each compiled anew
     plain = trained(tmp_path / "plain", base_manifest, **options)
