@@ -41,10 +41,11 @@ def add_traps(subject: list[Image.Image], stranger: list[Image.Image], output: P
     sideways(next(rest), output / "sideways_exif.jpg")
     save(next(rest).resize((SMALL, SMALL), Image.Resampling.LANCZOS), output / "needs_upscaling.jpg")
     transparent(next(rest), output / "transparent_corners.png")
-    cut_short(next(rest), output / "cut_short.jpg")
+    unreadable = next(rest)
+    cut_short(unreadable, output / "cut_short.jpg")
     save(ImageEnhance.Brightness(subject[7]).enhance(1.05), output / "07_brighter_copy.jpg", quality=80)
     save(stranger[1], output / "somebody_else.jpg")
-    save(side_by_side(subject[11], stranger[7]), output / "two_people.jpg")
+    save(side_by_side(unreadable, stranger[7]), output / "two_people.jpg")  # which nothing else shows, then
     last = next(rest)
     save(side_by_side(last, ImageOps.mirror(last)), output / "mirror.jpg")
     save(next(rest).filter(ImageFilter.GaussianBlur(BLUR)), output / "blurred.jpg")
