@@ -4,6 +4,7 @@
 # make env     only the environment;  make lint  only the style checks
 # make check-slurm   what each rule would ask of your cluster, and what it says to that (docs/slurm.md)
 # make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
+# make bench-duplicates   which photos are taken for one picture: changed copies, moments of a burst (docs/faces.md)
 # make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
 # make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
 # make bench-choice  our rule and others' rules for choosing a checkpoint, judged on the same runs (docs/choice.md)
@@ -22,7 +23,7 @@ DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-dataset bench-train bench-base \
+.PHONY: env demo test test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-duplicates bench-dataset bench-train bench-base \
 	bench-sample bench-choice bench-likeness bench-report bench-scale
 .DELETE_ON_ERROR:
 
@@ -64,6 +65,10 @@ bench-faces: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/calibrate_identity.py
 	.venv/bin/python tools/bench_faces.py
+
+bench-duplicates: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_duplicates.py
 
 bench-base: env
 	tools/system_libraries.sh faces

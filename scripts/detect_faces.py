@@ -7,9 +7,9 @@ from pathlib import Path
 from likeness import cli, files, images, manifests, models, provenance
 from likeness.errors import LikenessError
 from likeness.faces import FACE_COLUMNS, Detector
-from likeness.identity import Recogniser, encode_embedding
+from likeness.identity import Recogniser, aligned_face, encode_aligned_face, encode_embedding
 
-COLUMNS = ["photo", "sha256", "width", "height", "phash", "error", "face", *FACE_COLUMNS, "embedding"]
+COLUMNS = ["photo", "sha256", "width", "height", "phash", "error", "face", *FACE_COLUMNS, "embedding", "aligned"]
 MODELS = [
     models.FACE_DETECTION_SHORT_RANGE,
     models.FACE_DETECTION_FULL_RANGE,
@@ -57,7 +57,11 @@ def _faces(photo: Path, detector: Detector, recogniser: Recogniser) -> list[dict
         with images.photo_in_turn(photo) as image:
             about = {"width": image.shape[1], "height": image.shape[0], "phash": images.perceptual_hash(image)}
             rows = [
-                {**about, "face": i, **row, "embedding": encode_embedding(recogniser.embedding(image, row))}
+                {
+                    **(about | {"face": i} | row),
+                    "embedding": encode_embedding(recogniser.embedding(image, row)),
+                    "aligned": encode_aligned_face(aligned_face(image, row)),
+                }
                 for i, row in enumerate(detector.faces(image))
             ]
     except LikenessError as error:

@@ -78,7 +78,9 @@ class Curate(Section):
     same_person: Fraction = 0.45
     """Lowest SFace similarity to the subject's other photos; what it costs: docs/faces.md."""
     near_duplicate: Annotated[int, Field(ge=0, le=64)] = 6
-    """Perceptual-hash distance up to which two photos count as the same picture."""
+    """Distance of two faces, laid on each other, up to which their photos count as one picture that was cut, resized,
+    filtered, turned or mirrored: 0 the same, 64 quite different (docs/faces.md). Where a face is burnt out or cut off,
+    of the perceptual hashes of the whole frames."""
     held_out: Annotated[Number, Field(ge=0, le=0.5)] = 0.2
     """Share of the photos set apart for judging (at least 3)."""
     min_photos: Count = 5

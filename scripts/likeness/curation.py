@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from likeness.copies import Faces, changes
 from likeness.crops import TIGHTEST_FACE_FRACTION, crop_box
 from likeness.errors import LikenessError
 from likeness.faces import FACE_COLUMNS
@@ -54,12 +55,15 @@ BRIGHTNESS = (0.07, 0.94)
 MAX_CLIPPED = 0.4  # of the face; hard sunlight burns out a cheek and the forehead, which is about a quarter
 MIN_VISIBLE = 0.9  # of the face; a chin or a hairline at the edge passes, an eye does not
 MAX_SHARED = 0.25  # of another face that the tightest crop would still show: an ear or a cheek, not eyes
-# The hash of a whole photo cannot tell a smile from a straight face before the same wall, so the faces must agree too:
-# re-encoded, resized or brightened copies had SFace similarities of 0.95 to 0.99, different photos at most 0.952.
+# Whole frames are compared only where the faces cannot be (burnt out, cut off). Their hash cannot tell a smile from a
+# straight face before the same wall, so the persons must be alike too: re-encoded, resized or brightened copies had
+# SFace similarities of 0.95 to 0.99, different photos at most 0.952.
 SAME_FACE = 0.95
 # Photos this close (a burst, a series on a tripod) would let the judge see what training saw: they stay on one side.
 ALIKE_HASH = 12
 ALIKE_FACE = 0.9
+# The same for `copies.Copy.distance`. Beyond it lie photos of one person on other occasions.
+ALIKE_COPY = 40
 MIN_HELD_OUT = 3  # below this an average over held-out photos says nothing
 
 # For advice. Degrees of yaw: a three-quarter view begins at about 20, the far eye starts to vanish at about 45.
@@ -90,11 +94,12 @@ def curate(table: pd.DataFrame, settings: SimpleNamespace, reference: Collection
     _compare(photos, settings, reference)
     verdicts = {photo: _verdict(faces, settings) for photo, faces in photos.items()}
     kept = {photo: verdict.face for photo, verdict in verdicts.items() if not verdict.reason}
-    for photo, (reason, detail) in _near_duplicates(kept, settings).items():
+    faces = Faces(kept)
+    for photo, (reason, detail) in near_duplicates(kept, faces, settings.near_duplicate).items():
         verdicts[photo] = Verdict(kept.pop(photo), reason, detail)
     if len(kept) < settings.min_photos:
         raise LikenessError(_too_few(verdicts, len(kept), settings.min_photos))
-    held_out = _held_out(kept, settings)
+    held_out = _held_out(kept, faces, settings)
     rows = []
     for photo, (face, reason, detail) in verdicts.items():
         fate = "dropped" if reason else "heldout" if photo in held_out else "train"
@@ -186,11 +191,6 @@ def counts(rows: Iterable[Mapping]) -> str:
     dropped = _by_reason(row["reason"] for row in rows)
     line = f"{len(rows)} photos: {fates['train']} to train on, {fates['heldout']} held out, {fates['dropped']} dropped"
     return line + (f" ({dropped})" if dropped else "")
-
-
-def hash_distance(a: str, b: str) -> int:
-    """Bits by which two perceptual hashes (hex) differ."""
-    return (int(a, 16) ^ int(b, 16)).bit_count()
 
 
 def _compare(photos: Mapping[str, list[dict]], settings: SimpleNamespace, reference: Collection[str]) -> None:
@@ -362,22 +362,37 @@ def _flaw(face: Mapping, settings: SimpleNamespace) -> tuple[str, str] | None:
     return None
 
 
-def _near_duplicates(kept: Mapping[str, dict], settings: SimpleNamespace) -> dict[str, tuple[str, str]]:
+def near_duplicates(kept: Mapping[str, dict], faces: Faces, distance: int) -> dict[str, tuple[str, str]]:
     """All but the best of every set of photos that are the same picture."""
+    alike = _alike_frames(kept, distance, SAME_FACE)
     best: list[str] = []
     dropped = {}
+
+    def same_picture(name: str, other: str) -> bool:
+        if kept[name]["sha256"] == kept[other]["sha256"]:
+            return True
+        if name in faces and other in faces:
+            return other in faces.possible(name) and faces.copy(name, other).distance <= distance
+        return other in alike[name]
+
     for name in sorted(kept, key=lambda name: (-_detail(kept[name]), name)):
-        row = kept[name]
-        twin = next((other for other in best if _same_picture(row, kept[other], settings.near_duplicate)), None)
+        twin = next((other for other in best if same_picture(name, other)), None)
         if twin is None:
             best.append(name)
-        elif row["sha256"] == kept[twin]["sha256"]:
-            dropped[name] = "near_duplicate", f"an exact copy of {PurePath(twin).name}"
         else:
-            larger = float(kept[twin]["w"]) > 1.1 * float(row["w"])
-            word = "shows the face larger" if larger else "is at least as sharp"
-            dropped[name] = "near_duplicate", f"near-duplicate of {PurePath(twin).name}, which {word}"
+            done = changes(faces.copy(name, twin), kept[name], kept[twin]) if name in faces and twin in faces else []
+            dropped[name] = "near_duplicate", _of_twin(kept[name], kept[twin], done)
     return dropped
+
+
+def _of_twin(row: Mapping, twin: Mapping, done: Sequence[str]) -> str:
+    """The detail of a dropped copy; `done` are the words of `copies.changes`."""
+    name = PurePath(twin["photo"]).name
+    if row["sha256"] == twin["sha256"]:
+        return f"an exact copy of {name}"
+    larger = float(twin["w"]) > 1.1 * float(row["w"])
+    detail = f"near-duplicate of {name}, which {'shows the face larger' if larger else 'is at least as sharp'}"
+    return f"{detail}; this one {', '.join(done)}" if done else detail
 
 
 def _detail(row: Mapping) -> float:
@@ -385,17 +400,18 @@ def _detail(row: Mapping) -> float:
     return float(row["w"]) * float(row["sharpness"])
 
 
-def _same_picture(a: Mapping, b: Mapping, distance: int) -> bool:
-    return a["sha256"] == b["sha256"] or _alike(a, b, distance, SAME_FACE)
+def _alike_frames(kept: Mapping[str, dict], distance: int, similarity: float) -> dict[str, set[str]]:
+    """For every photo the others whose hashes differ by at most `distance` bits and whose faces by SFace are alike."""
+    names = np.array(list(kept))
+    hashes = np.array([int(row["phash"], 16) for row in kept.values()], np.uint64)
+    vectors = np.stack([decode_embedding(row["embedding"]) for row in kept.values()]) if kept else np.zeros((0, 128))
+    return {
+        name: set(names[(np.bitwise_count(hashes ^ bits) <= distance) & (vectors @ vector >= similarity)]) - {name}
+        for name, bits, vector in zip(kept, hashes, vectors, strict=True)
+    }
 
 
-def _alike(a: Mapping, b: Mapping, distance: int, similarity: float) -> bool:
-    if hash_distance(a["phash"], b["phash"]) > distance:
-        return False
-    return float(decode_embedding(a["embedding"]) @ decode_embedding(b["embedding"])) >= similarity
-
-
-def _held_out(kept: Mapping[str, dict], settings: SimpleNamespace) -> set[str]:
+def _held_out(kept: Mapping[str, dict], faces: Faces, settings: SimpleNamespace) -> set[str]:
     """The photos that training never sees: a share of them, at least MIN_HELD_OUT, whole look-alike groups only,
     spread over pose and light.
 
@@ -411,7 +427,7 @@ def _held_out(kept: Mapping[str, dict], settings: SimpleNamespace) -> set[str]:
     def share_taken(kind: tuple[int, bool]) -> float:
         return taken[kind] / sizes[kind]
 
-    groups = sorted(_look_alikes(kept), key=lambda group: min(map(_order, group)))
+    groups = sorted(look_alikes(kept, faces), key=lambda group: min(map(_order, group)))
     while fitting := [group for group in groups if len(held_out) + len(group) <= room]:
         # Next comes the kind of which the smallest share was taken so far.
         group = min(fitting, key=lambda group: share_taken(kinds[min(group, key=_order)]))
@@ -433,13 +449,18 @@ def _kinds(kept: Mapping[str, dict]) -> dict[str, tuple[int, bool]]:
     }
 
 
-def _look_alikes(kept: Mapping[str, dict]) -> list[set[str]]:
+def look_alikes(kept: Mapping[str, dict], faces: Faces) -> list[set[str]]:
     """The photos in groups: two that look alike, directly or through others, are in one group."""
-    groups: list[set[str]] = []
-    for name, row in kept.items():
-        near = [g for g in groups if any(_alike(row, kept[other], ALIKE_HASH, ALIKE_FACE) for other in g)]
-        groups = [g for g in groups if g not in near] + [{name}.union(*near)]
-    return groups
+    group = {name: {name} for name in kept}
+    alike = _alike_frames(kept, ALIKE_HASH, ALIKE_FACE)
+    for name in kept:
+        for other in sorted((alike[name] | faces.possible(name)) & kept.keys()):
+            if group[name] is group[other]:
+                continue
+            if other in alike[name] or faces.copy(name, other).distance <= ALIKE_COPY:
+                joined = group[name] | group[other]
+                group |= dict.fromkeys(joined, joined)
+    return list({id(members): members for members in group.values()}.values())
 
 
 def _order(photo: str) -> str:

@@ -1,4 +1,5 @@
-"""Who is on a photo: SFace, by which photos are curated and LoRAs chosen, and dlib, the judge that took no part."""
+"""Who is on a photo: SFace, by which photos are curated and LoRAs chosen, and dlib, the judge that took no part. And
+the face alone, upright, small and grey, which tells whether two photos are one picture."""
 
 import base64
 import math
@@ -15,6 +16,10 @@ from likeness.models import FACE_LANDMARKS_DLIB, FACE_RECOGNITION_DLIB, FACE_REC
 # dlib's predictor is used on an upright picture of the head of this size, with the face in a fixed place.
 CHIP_SIDE = 320  # px
 CHIP_FACE_HEIGHT = 200  # px from hairline to chin
+
+# The aligned face: 48 px are what a face of curate.min_face shows, and a smile or a blink is still several of them.
+ALIGNED_SIDE = 64  # px
+ALIGNED_FACE_HEIGHT = 48  # px from hairline to chin
 
 
 class Recogniser:
@@ -88,15 +93,47 @@ def decode_embedding(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype="<f4")
 
 
-def _upright_chip(image: np.ndarray, row: Mapping) -> np.ndarray:
-    """The head, upright, the face CHIP_FACE_HEIGHT px high in the middle: uint8 (CHIP_SIDE, CHIP_SIDE, 3)."""
-    scale = CHIP_FACE_HEIGHT / float(row["face_height"])
-    roll = math.radians(float(row["roll"]))
+def aligned_face(image: np.ndarray, row: Mapping) -> np.ndarray:
+    """The head of a face of a uint8 RGB picture, upright and grey: uint8 (ALIGNED_SIDE, ALIGNED_SIDE), black where the
+    picture ends. `to_aligned_face` says where each of its px comes from."""
+    # Twice as large first: the warp looks at 2 x 2 px, and what is finer would be aliased.
+    chip = _upright_chip(image, row, 2 * ALIGNED_SIDE, 2 * ALIGNED_FACE_HEIGHT)
+    return cv2.resize(
+        cv2.cvtColor(chip, cv2.COLOR_RGB2GRAY), (ALIGNED_SIDE, ALIGNED_SIDE), interpolation=cv2.INTER_AREA
+    )
+
+
+def to_aligned_face(row: Mapping) -> np.ndarray:
+    """What brings px of the picture to px of its `aligned_face`: float64 (2, 3). Pixel centres are at whole numbers."""
+    turn, center = _upright(row, ALIGNED_FACE_HEIGHT)
+    return np.column_stack([turn, np.full(2, ALIGNED_SIDE / 2 - 0.25) - turn @ center])
+
+
+def encode_aligned_face(face: np.ndarray) -> str:
+    """An aligned face as text for a table: base64."""
+    return base64.b64encode(face.tobytes()).decode()
+
+
+def decode_aligned_face(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(ALIGNED_SIDE, ALIGNED_SIDE)
+
+
+def _upright(row: Mapping, face_height: int) -> tuple[np.ndarray, np.ndarray]:
+    """What turns a face upright and makes it so high (2, 2), and its middle (2,) in px of the picture."""
+    scale, roll = face_height / float(row["face_height"]), math.radians(float(row["roll"]))
     turn = scale * np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
-    center = np.array([float(row["center_x"]), float(row["center_y"])])
+    return turn, np.array([float(row["center_x"]), float(row["center_y"])])
+
+
+def _upright_chip(
+    image: np.ndarray, row: Mapping, side: int = CHIP_SIDE, face_height: int = CHIP_FACE_HEIGHT
+) -> np.ndarray:
+    """The head, upright, the face so many px high in the middle: uint8 (side, side, 3)."""
+    turn, center = _upright(row, face_height)
+    scale = face_height / float(row["face_height"])
     if scale < 0.5:  # the warp looks at 2 x 2 px: reduce large faces first, or it would alias
         shrink = 2 * scale
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         turn, center = turn / shrink, center * shrink
-    offset = np.array([CHIP_SIDE / 2, CHIP_SIDE / 2]) - turn @ center
-    return cv2.warpAffine(image, np.column_stack([turn, offset]), (CHIP_SIDE, CHIP_SIDE), flags=cv2.INTER_LINEAR)
+    offset = np.array([side / 2, side / 2]) - turn @ center
+    return cv2.warpAffine(image, np.column_stack([turn, offset]), (side, side), flags=cv2.INTER_LINEAR)
