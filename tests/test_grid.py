@@ -27,6 +27,7 @@ from likeness.grid import (
     heading,
     sheet_infotext,
 )
+from likeness.lettering import wrapped
 from likeness.marking import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png
 from likeness.provenance import SCRIPTS
 from made_run import PROMPTS, SELECT, made_scores, made_untrained, write_run
@@ -137,6 +138,30 @@ def test_a_long_prompt_is_wrapped_not_cut(tmp_path):
     table = selection.scored_pictures(samples, tmp_path / "scores.tsv", choice)
     picture = grid(table, choice)
     assert (picture[:, -MARGIN + FRAME :] == BACKGROUND).all()
+
+
+def test_a_long_prompt_opens_no_gap_above_the_other_sheets(tmp_path):
+    """Their sheets are to the pixel as they are without it, and its own is as much higher as it has lines more."""
+    long = "photo of ohwx woman, 写真, " + ", ".join(["in a very long coat"] * 12)
+    Image.new("RGB", (128, 128), CHOSEN).save(tmp_path / "same.png")
+    pictures = {}
+    for name, prompts in (("without", PROMPTS), ("with", [PROMPTS[0], long, PROMPTS[1]])):
+        scores = made_scores(lambda *cell: 0.5, epochs=1, weights=[1.0], prompts=prompts)
+        write_run(tmp_path / name, scores, 128, [tmp_path / "same.png"])
+        table = selection.scored_pictures(
+            sorted((tmp_path / name / "samples").glob("*.tsv")),
+            tmp_path / name / "scores.tsv",
+            selection.choose(scores, **SELECT),
+        )
+        pictures[name], layout = grid(table, selection.choose(scores, **SELECT)), grid_layout(table)
+    height, width = layout.sheet_height, layout.width
+    first, last = pictures["without"][-2 * height : -height], pictures["without"][-height:]
+    assert (pictures["with"][-height:] == last).all()
+    title = pictures["without"].shape[0] - 2 * height
+    assert (pictures["with"][title : title + height] == first).all()
+    own = pictures["with"].shape[0] - title - 2 * height
+    lines = len(wrapped(long, width - 2 * MARGIN, 19))
+    assert lines > 1 and own == height + 24 * (lines - 1)
 
 
 def test_plot_grid_writes_a_marked_png_with_the_same_bytes_twice(tmp_path):

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from likeness.infotext import called_lora, with_pairs
+from likeness.lettering import draw_text, own_font, wrapped
 from likeness.marking import read_infotext
 from likeness.selection import COUNTED, advice, picture_label
 
@@ -27,7 +28,8 @@ MUST_NOT = {
 
 
 class Layout(NamedTuple):
-    """Where things lie, in px. A cell is the pictures of one (epoch, weight), side by side, and a strip below."""
+    """Where things lie on a sheet, in px; its heading has one line until the sheet's own is known. A cell is the
+    pictures of one (epoch, weight), side by side, and a strip below."""
 
     tile: int
     seeds: int
@@ -99,9 +101,11 @@ def _layout(table: pd.DataFrame, share: int, largest: int) -> Layout:
     seeds = min(table["seed"].nunique(), share // SMALLEST_TILE) if side <= SMALLEST_TILE else 1
     seeds = max(seeds, 1)
     tile = max(min(share // seeds, side, largest), SMALLEST_TILE)
-    layout = Layout(tile, seeds, columns, rows, heading=0)
-    lines = max(len(_heading_lines(pictures, layout)) for _, pictures in table.groupby("prompt"))
-    return layout._replace(heading=24 * lines + 14)
+    return Layout(tile, seeds, columns, rows, heading=_heading_height(1))
+
+
+def _heading_height(lines: int) -> int:
+    return 24 * lines + 14
 
 
 def _side(table: pd.DataFrame) -> int:
@@ -114,24 +118,23 @@ def heading(pictures: pd.DataFrame) -> str:
     return f"{first['prompt']} {MUST_NOT.get(first['kind'], '')}".strip()
 
 
-def _heading_lines(pictures: pd.DataFrame, layout: Layout) -> list[str]:
-    return _wrapped(heading(pictures), layout.width - 2 * MARGIN, 19)
-
-
 def _sheet(table: pd.DataFrame, choice: Mapping, layout: Layout) -> np.ndarray:
+    """The sheet of one prompt, under as many lines as its heading has."""
+    lines = wrapped(heading(table), layout.width - 2 * MARGIN, 19)
+    layout = layout._replace(heading=_heading_height(len(lines)))
     canvas = Image.new("RGB", (layout.width, layout.sheet_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    for i, line in enumerate(_heading_lines(table, layout)):
-        draw.text((MARGIN, 4 + 24 * i), line, INK, _font(19))
+    for i, line in enumerate(lines):
+        draw_text(canvas, (MARGIN, 4 + 24 * i), line, INK, 19)
     epochs = sorted(table["epoch"].unique())
     weights = sorted(table.loc[table["epoch"] > 0, "weight"].unique())
     for column, epoch in enumerate(epochs):
         x, y = layout.corner(column, 0)
         label = f"epoch {epoch}" if epoch else "base"
-        draw.text((x + layout.cell_width / 2, y - AXIS / 2), label, INK, _font(16), anchor="mm")
+        draw.text((x + layout.cell_width / 2, y - AXIS / 2), label, INK, own_font(16), anchor="mm")
     for row, weight in enumerate(weights):
         x, y = layout.corner(1, row)
-        draw.text((x - GAP, y + layout.tile / 2), f"weight {weight:g}", INK, _font(16), anchor="rm")
+        draw.text((x - GAP, y + layout.tile / 2), f"weight {weight:g}", INK, own_font(16), anchor="rm")
 
     means = {(c["epoch"], c["weight"]): c["score"] for c in (choice["base"], *choice["cells"])}
     for (epoch, weight), cell in table.groupby(["epoch", "weight"]):
@@ -159,41 +162,23 @@ def _draw_cell(
         image = Image.open(picture["image"]).convert("RGB")
         canvas.paste(image.resize((layout.tile, layout.tile), Image.Resampling.LANCZOS), (x, top))
         colour = HELD_BACK if picture["gate"] else INK
-        draw.text((x + 6, bottom + STRIP / 2), picture_label(picture), colour, _font(15), anchor="lm")
+        draw.text((x + 6, bottom + STRIP / 2), picture_label(picture), colour, own_font(15), anchor="lm")
     # "several faces" leaves no room for more, and pictures that only hold back a cell have no score.
     if mean is not None and (layout.seeds == 1 or not cell["gate"].iloc[layout.seeds - 1]):
         position = (left + layout.cell_width - 6, bottom + STRIP / 2)
-        draw.text(position, f"mean {mean:.2f}", FAINT, _font(12), anchor="rm")
+        draw.text(position, f"mean {mean:.2f}", FAINT, own_font(12), anchor="rm")
 
 
 def _title(width: int, choice: Mapping) -> np.ndarray:
     use, sure = advice(choice)
-    lines = _wrapped(
+    lines = wrapped(
         f"{sure} Below each picture its score, or, where the prompt does not ask for the person, the "
         "identity of its faces; 'mean' is over all prompts and seeds. Made by AI.",
         width - 2 * MARGIN,
         15,
     )
     canvas = Image.new("RGB", (width, MARGIN + 36 + 20 * len(lines) + 18), BACKGROUND)
-    draw = ImageDraw.Draw(canvas)
-    draw.text((MARGIN, MARGIN - 6), use, CHOSEN, _font(26))
+    draw_text(canvas, (MARGIN, MARGIN - 6), use, CHOSEN, 26)
     for i, line in enumerate(lines):
-        draw.text((MARGIN, MARGIN + 32 + 20 * i), line, FAINT, _font(15))
+        draw_text(canvas, (MARGIN, MARGIN + 32 + 20 * i), line, FAINT, 15)
     return np.asarray(canvas)
-
-
-def _wrapped(text: str, width: int, size: int) -> list[str]:
-    """Lines of at most `width` px; a single word that is longer stays whole."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(size).getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own: the same on every machine."""
-    return ImageFont.load_default(size)
