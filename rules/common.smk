@@ -144,9 +144,11 @@ def section(*names):
     """
 
     def text(wildcards):
-        # Whether any run mirrors pictures: they are encoded once for all runs.
-        flips = any(run["train"]["flip_aug"] for run in config["runs"].values())
-        known = config | {"flips": flips}
+        # Whether any run mirrors pictures, and how much of a caption each reads: they are encoded once for all runs.
+        trains = [run["train"] for run in config["runs"].values()]
+        flips = any(train["flip_aug"] for train in trains)
+        lengths = sorted({train["max_token_length"] for train in trains})
+        known = config | {"flips": flips, "token_lengths": lengths}
         if "subject" in wildcards.keys():
             subject = config["subjects"][wildcards.subject]
             known |= {"subject": subject, "subject_name": wildcards.subject}

@@ -115,7 +115,9 @@ rule caption_faces:
         contents=contents(
             "caption_faces.py", captions_beside_photos, captioners_identity_words
         ),
-        config=section("subject.trigger", "subject.class_noun", "caption.backend"),
+        config=section(
+            "subject.trigger", "subject.class_noun", "caption.backend", "token_lengths"
+        ),
         text_list=listed("texts"),
     message:
         "{wildcards.subject}: caption the crops"

@@ -15,7 +15,7 @@ rule cache_latents:
         mem_mb=growing(8000),
     params:
         contents=contents("cache_latents.py"),
-        config=section("clip_skip", "flips"),
+        config=section("clip_skip", "flips", "token_lengths"),
     message:
         "{wildcards.subject}: encode pictures and captions"
     shell:

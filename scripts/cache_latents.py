@@ -5,6 +5,7 @@ from pathlib import Path
 
 from likeness import cli
 from likeness.base_model import load_manifest, load_part, part_digest
+from likeness.captions import cut_words, token_count
 from likeness.devices import claim_gpu, memory_explained, torch_device
 from likeness.files import ItemCache, write_atomic
 from likeness.manifests import checked, read_json, seal
@@ -15,7 +16,7 @@ def main() -> None:
     args = cli.arguments(__doc__, "dataset", "base", "cache", "latents")
     claim_gpu(cli.say)
     from likeness.conditioning import load_text_encoders, load_tokenizers
-    from likeness.latents import GROUPS, encoded_caption, encoded_image, latents_bytes
+    from likeness.latents import CHUNK, GROUPS, encoded_caption, encoded_image, latents_bytes
 
     dataset, base = read_json(args.dataset), load_manifest(args.base)
     store = ItemCache(args.cache, code_digest(Path(__file__)))
@@ -37,13 +38,18 @@ def main() -> None:
         key = ["image", item["sha256"], model, canonical([size, mirrored])]
         return store.get(lambda: encoded_image(vae(), png, size, mirrored), *key)
 
-    def caption(words: str) -> Path:
+    def caption(words: str, max_token_length: int) -> Path:
         models = part_digest(base, "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
         skip = args.config.clip_skip
-        return store.get(lambda: encoded_caption(*text(), words, skip), "text", words, models, str(skip))
+        key = ["text", words, models, str(skip)] + [str(max_token_length)] * (max_token_length != CHUNK)
+        return store.get(lambda: encoded_caption(*text(), words, skip, max_token_length), *key)
 
+    lengths = args.config.token_lengths
+    for words in dict.fromkeys(item["caption"] for item in dataset["regularisation"]):
+        if cut := cut_words(token_count(words, load_part(base, "tokenizer"), min(lengths))):
+            cli.say(f"regularisation caption {words[:40]!r}...: {cut}")
     with bar, memory_explained({"resolution": dataset["resolution"]}):
-        write_atomic(args.latents, latents_bytes(dataset, args.config.flips, image, caption))
+        write_atomic(args.latents, latents_bytes(dataset, args.config.flips, image, caption, lengths))
         seal(args.latents)
     cli.say(store.summary())
 

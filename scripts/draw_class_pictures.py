@@ -19,6 +19,7 @@ from likeness.infotext import infotext
 from likeness.manifests import read_json, read_table, write_table
 from likeness.marking import marked_png
 from likeness.models import FACE_DETECTION_FULL_RANGE, FACE_DETECTION_SHORT_RANGE, FACE_LANDMARKER, model_path
+from likeness.prompts import literal
 from likeness.provenance import canonical, code_digest
 
 DETECTOR = (FACE_DETECTION_SHORT_RANGE, FACE_DETECTION_FULL_RANGE, FACE_LANDMARKER)
@@ -67,15 +68,15 @@ def main() -> None:
     texts = table["text"][table["fate"] == "train"]
     words = identity_words(args.words)
     captions = [class_caption(text, subject.trigger, subject.class_noun, words) for text in texts]
+    prompts = {literal(caption): caption for caption in captions}  # brackets in captions are words
     rows, pictures = [], {}
-    for n, cell in enumerate(class_pictures.chosen(captions, subject.regularisation_images, faults)):
+    for n, cell in enumerate(class_pictures.chosen(list(prompts), subject.regularisation_images, faults)):
         name = f"{n:04d}_s{cell.seed}.png"
         how = infotext(cell.prompt, cell.seed, resolution, settings, base, None)
         pictures[name] = marked_png(read_photo(drawn[cell]), how)
         sha256 = hashlib.sha256(pictures[name]).hexdigest()
-        rows.append(
-            {"image": f"{args.folder.name}/{name}", "sha256": sha256, "caption": cell.prompt, "seed": cell.seed}
-        )
+        about = {"caption": prompts[cell.prompt], "seed": cell.seed}
+        rows.append({"image": f"{args.folder.name}/{name}", "sha256": sha256, **about})
     publish_folder(args.folder, pictures)
     write_table(args.pictures, rows, ["image", "sha256", "caption", "seed"])
     cli.say(store.summary())

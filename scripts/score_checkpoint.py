@@ -16,6 +16,7 @@ from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedd
 from likeness.images import read_photo
 from likeness.manifests import checked_files, read_json, read_table, write_table
 from likeness.models import model_path
+from likeness.prompts import drawn_words
 from likeness.provenance import canonical, code_digest, file_sha256
 from likeness.samples import read_samples
 
@@ -79,7 +80,7 @@ def _clip_view(samples: pd.DataFrame, args: Namespace, items: ItemCache) -> scor
         return embedded(lambda: model().of_picture(read_photo(Path(sample["image"]))), sample["pixels"])
 
     def of_prompt(prompt: str) -> np.ndarray:
-        words = prompt.replace(f"{subject.trigger} {subject.class_noun}", subject.class_noun)
+        words = drawn_words(prompt).replace(f"{subject.trigger} {subject.class_noun}", subject.class_noun)
         return embedded(lambda: model().of_words(words), words)
 
     pictures = cli.progress(samples.to_dict("records"), desc="clip", unit="picture")

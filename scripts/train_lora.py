@@ -82,7 +82,7 @@ def train_in_store(args, train: dict, dataset: dict, base: dict, store: RunStore
         from likeness.latents import load_latents
         from likeness.training import loop
 
-        latents, device = load_latents(args.latents, dataset), torch_device(train["device"])
+        latents, device = load_latents(args.latents, dataset, train["max_token_length"]), torch_device(train["device"])
         if FIRST and is_emulated(train["precision"], device):
             cli.say(
                 f"precision {train['precision']}: this CPU has no instructions for it, so each step takes many "

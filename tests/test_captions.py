@@ -266,17 +266,24 @@ def test_a_word_without_a_heading_is_named(tmp_path):
 
 def test_tokens_are_counted_as_the_base_model_counts_them(model_files):
     tokenizer = clip_tokenizer(model_files / "bpe_simple_vocab_16e6.txt.gz")
-    assert token_count("a red hat", tokenizer) == (5, 77, 0)
-    assert token_count("hat " * 75, tokenizer) == (77, 77, 0)
-    assert token_count("hat " * 80, tokenizer) == (82, 77, 5)
+    assert token_count("a red hat", tokenizer, 75) == (5, 77, 0)
+    assert token_count("hat " * 75, tokenizer, 75) == (77, 77, 0)
+    assert token_count("hat " * 80, tokenizer, 75) == (82, 77, 5)
+    assert token_count("hat " * 80, tokenizer, 150) == (82, 152, 0)
+    assert token_count("hat " * 230, tokenizer, 225) == (232, 227, 5)
 
 
 def test_warnings_name_the_file_and_what_to_do():
     fine, long = (5, 77, 0), (82, 77, 5)
     assert warnings("a.txt", "photo of OHWX woman", "ohwx", TokenCount(*fine), ["a.jpg"]) == []
     assert warnings("a.txt", "ohwx", "ohwx", TokenCount(*long), ["a.jpg"]) == [
-        "a.txt: 82 tokens, the base model reads 77: the last 5 words will not be seen; shorten it."
+        "a.txt: 82 tokens, the base model reads 77: the last 5 words will not be seen; shorten it, or set "
+        "train.max_token_length: 150."
     ]
+    (longer,) = warnings("a.txt", "ohwx", "ohwx", TokenCount(160, 77, 9), ["a.jpg"])
+    assert longer.endswith("the last 9 words will not be seen; shorten it, or set train.max_token_length: 225.")
+    (longest,) = warnings("a.txt", "ohwx", "ohwx", TokenCount(300, 227, 9), ["a.jpg"])
+    assert longest.endswith("300 tokens, the base model reads 227: the last 9 words will not be seen; shorten it.")
     missing, shared = warnings("a.txt", "an ohwxy", "ohwx", TokenCount(*fine), ["a.jpg", "a.png"])
     assert "a.txt: the trigger 'ohwx' is not in it" in missing
     assert shared == "a.txt: the caption of a.jpg and a.png; rename one of them to give it its own."
@@ -314,11 +321,12 @@ def base(small_base, tmp_path) -> Path:
     return path
 
 
-def caption(root: Path, base: Path, *texts: Path) -> subprocess.CompletedProcess:
+def caption(root: Path, base: Path, *texts: Path, token_lengths=(75,)) -> subprocess.CompletedProcess:
     config = json.dumps(
         {
             "subject": {"trigger": "ohwx", "class_noun": "woman"},
             "caption": {"backend": "template", "model": None, "identity_words": ""},
+            "token_lengths": token_lengths,
         },
     )
     paths = {"upscaled": "upscaled.tsv", "cache": "cache", "captions": "captions.tsv", "folder": "captions"}
@@ -369,6 +377,8 @@ def test_a_caption_of_two_photos_and_one_that_is_too_long_are_warned_about(root,
     for detail in table["detail"][1:]:
         assert "b.txt: 94 tokens, the base model reads 77: the last 17 words will not be seen" in detail
         assert "b.txt: the caption of b.JPG and b.png" in detail
+    caption(root, base, own, token_lengths=(150, 225))
+    assert not manifests.read_table(tmp_path / "captions.tsv")["detail"].str.contains("tokens").any()
 
 
 def test_a_caption_that_was_deleted_is_made_again_and_nothing_else_changes(root, tmp_path, base):

@@ -58,15 +58,15 @@ def captioned(caption: str) -> dict[str, str]:
     return {"caption": caption, "caption_sha256": hashlib.sha256(caption.encode()).hexdigest()}
 
 
-def encode(root: Path, folder: Path, flips: bool) -> str:
-    """Run the script as its rule does; the log's last line."""
-    config = json.dumps({"clip_skip": 1, "flips": flips})
+def encode(root: Path, folder: Path, flips: bool, token_lengths: tuple[int, ...] = (75,), whole: bool = False) -> str:
+    """Run the script as its rule does; the log's last line, or the whole log."""
+    config = json.dumps({"clip_skip": 1, "flips": flips, "token_lengths": token_lengths})
     files = {"dataset": "dataset.json", "base": "base.json", "cache": "cache", "latents": latents_name(flips)}
     options = [word for name, file in files.items() for word in (f"--{name}", folder / file)]
     command = [sys.executable, root / "scripts/cache_latents.py", "--config", config, *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()[-1]
+    return done.stdout if whole else done.stdout.splitlines()[-1]
 
 
 def test_memory_that_runs_out_is_a_sentence(made, tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_memory_that_runs_out_is_a_sentence(made, tmp_path, monkeypatch):
         "--base",
         made / "base.json",
         "--config",
-        '{"clip_skip": 1, "flips": false}',
+        '{"clip_skip": 1, "flips": false, "token_lengths": [75]}',
     ]
     options += ["--cache", tmp_path / "cache", "--latents", tmp_path / "latents.safetensors"]
     monkeypatch.setattr(sys, "argv", ["cache_latents.py", *map(str, options)])
@@ -122,6 +122,38 @@ def test_words_are_those_of_the_captions_and_of_the_empty_one(made, dataset, bas
             hidden = conditioning(encoders, tokens[None], 1).hidden[0]
         torch.testing.assert_close(latents[group][f"{prefix}hidden"][i], hidden)
     assert len(latents["empty"]["hidden"]) == 1
+
+
+def test_every_length_that_a_run_reads_is_in_the_file_and_the_usual_one_as_ever(made, dataset, root, base_manifest):
+    """The captions of 75 tokens have the same bytes, whether another run reads 150 or not."""
+    usual = safetensors.torch.load_file(made / "latents.safetensors")
+    assert encode(root, made, False, (75, 150)) == "items: 8 computed, 15 reused", "eight captions, once more"
+    both = safetensors.torch.load_file(made / "latents.safetensors")
+    assert all(torch.equal(both[name], tensor) for name, tensor in usual.items())
+    latents = load_latents(made / "latents.safetensors", dataset, 150)
+    for name in ("images", "heldout", "regularisation", "empty", "bare_class"):
+        assert {tensor.shape for tensor in latents[name]["tokens"]} == {(1, 2, 77)}
+        assert {tensor.shape for tensor in latents[name]["hidden"]} == {(152, 32)}
+    with pytest.raises(LikenessError, match="no tokens of the empty caption; run: snakemake --forcerun cache_latents"):
+        load_latents(made / "latents.safetensors", dataset, 225)
+    assert encode(root, made, False, (75,)) == "items: 0 computed, 14 reused"
+    assert safetensors.torch.load_file(made / "latents.safetensors").keys() == usual.keys()
+
+
+def test_a_regularisation_caption_that_is_cut_is_said_once(made, root, tmp_path):
+    dataset = json.loads((made / "dataset.json").read_text())
+    for item in dataset["regularisation"]:
+        item |= captioned("a woman " + "on a boat " * 30)
+    for group in GROUPS:
+        for item in dataset[group]:
+            item["image"] = str(made / item["image"])
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    base = json.loads((made / "base.json").read_text())
+    base["path"] = str((made / base["path"]).resolve())
+    (tmp_path / "base.json").write_text(json.dumps(base))
+    said = encode(root, tmp_path, False, whole=True)
+    assert said.count("regularisation caption 'a woman on a boat on a boat on a boat on") == 1
+    assert "94 tokens, the base model reads 77: the last 17 words will not be seen; shorten it, or set" in said
 
 
 def test_a_flipped_latent_is_that_of_the_mirrored_picture(made, dataset, base_manifest):

@@ -26,6 +26,7 @@ def test_kohyas_keys_say_how_it_was_trained():
         **{"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_network_alpha": "3.5"},
         **{"ss_optimizer": "Lion", "ss_unet_lr": "5e-05", "ss_text_encoder_lr": "None", "ss_mixed_precision": "bf16"},
         **{"ss_num_epochs": "2", "ss_max_train_steps": "10", "ss_resolution": "(64, 64)", "ss_clip_skip": "1"},
+        **{"ss_max_token_length": "None"},
     }
     assert {key: found[key] for key in expected} == expected
     assert all(isinstance(value, str) for value in found.values()), "safetensors takes nothing else"

@@ -71,7 +71,7 @@ def test_a_script_reads_no_key_that_its_rule_does_not_list(program):
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_a_rule_lists_only_keys_that_there_are(rule):
     sections = Config.model_fields
-    given_by_rule = {"subject", "subject_name", "run_name", "epoch", "flips"}
+    given_by_rule = {"subject", "subject_name", "run_name", "epoch", "flips", "token_lengths"}
     for key in listed(rule):
         assert key.split(".")[0] in {*sections, *given_by_rule}, key
 

@@ -145,7 +145,7 @@ def latents_as_cached(folder: Path, dataset: dict, latents: dict) -> bytes:
         dataset,
         True,
         lambda item, mirrored: saved(*items[item["sha256"]], "flipped_" if mirrored else "", image_parts),
-        lambda caption: saved(*words[caption], caption_parts),
+        lambda caption, _: saved(*words[caption], caption_parts),
     )
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from likeness.infotext import called_lora, lora_tag
 from likeness.manifests import checked
 from likeness.marking import marked_png, read_infotext
+from likeness.prompts import literal
 from likeness.selection import COUNTED, advice, as_chosen, chosen_cell, in_chosen_cell, picture_scores, separation
 
 # A1111's choice list (ui_extra_networks_lora.py); another word there would hide the LoRA from its tab.
@@ -61,7 +62,7 @@ def judging_hashes(scores: pd.DataFrame, choice: Mapping, crops: pd.DataFrame) -
 
 def calling_words(choice: Mapping, subject: Mapping) -> str:
     """What a prompt says to draw the subject with the chosen LoRA at its weight."""
-    return f"{lora_tag(Path(choice['lora']).stem, choice['weight'])} {_words(subject)}"
+    return f"{lora_tag(Path(choice['lora']).stem, choice['weight'])} {literal(_words(subject))}"
 
 
 def sidecar(choice: Mapping, subject: Mapping, family: str) -> dict[str, object]:
@@ -73,7 +74,7 @@ def sidecar(choice: Mapping, subject: Mapping, family: str) -> dict[str, object]
     return {
         "description": f"{_words(subject)}. {use}. Makes AI pictures of one person.",
         "sd version": A1111_FAMILY.get(family, "Unknown"),
-        "activation text": _words(subject),
+        "activation text": literal(_words(subject)),
         "preferred weight": choice["weight"],
         "negative text": "",
         "notes": f"{sure} Consent: {subject['consent']}.",
@@ -195,7 +196,9 @@ def _use(choice: Mapping, subject: Mapping, network: str) -> str:
     words, file, weight = _words(subject), choice["lora"], f"{choice['weight']:g}"
     a1111 = f"""copy `{file}` and the `.json` and `.png` of the same name
   into `models/Lora` and click its card, or write {_code(calling_words(choice, subject))}."""
-    comfyui = f"copy `{file}` into `models/loras`; node Load LoRA, both strengths {weight}; prompt {_code(words)}."
+    comfyui = (
+        f"copy `{file}` into `models/loras`; node Load LoRA, both strengths {weight}; prompt {_code(literal(words))}."
+    )
     diffusers = f""":
 
   ```python

@@ -35,6 +35,8 @@ DARK, BRIGHT = 0.3, 0.75
 DIM = 0.2
 SIDE_LIGHT = 0.35  # reached by 19 of the same faces, each with a shadow over half of it
 
+TOKEN_LENGTHS = (75, 150, 225)  # what train.max_token_length may be
+
 # After these words a name needs no article, but the noun in its place does: "a photo of ohwx", "a dog with ohwx".
 TAKES_ARTICLE = PREPOSITIONS | {"with", "and", "like", "as", "is"}
 
@@ -98,9 +100,10 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
-def token_count(text: str, tokenizer) -> TokenCount:
-    """How long a caption is for the base model's own tokenizer (a CLIPTokenizer of transformers)."""
-    limit = tokenizer.model_max_length
+def token_count(text: str, tokenizer, max_token_length: int = TOKEN_LENGTHS[0]) -> TokenCount:
+    """How long a caption is for the base model's own tokenizer (a CLIPTokenizer of transformers), of which training
+    reads `max_token_length` tokens beside the two marks."""
+    limit = max_token_length + 2
     encoded = tokenizer(text, return_offsets_mapping=True)
     tokens, unseen = len(encoded["input_ids"]), 0
     if tokens > limit:  # the last place goes to the closing mark
@@ -109,14 +112,22 @@ def token_count(text: str, tokenizer) -> TokenCount:
     return TokenCount(tokens, limit, unseen)
 
 
+def cut_words(count: TokenCount) -> str:
+    """A sentence about the words of a caption that training does not read; "" where it reads all."""
+    if count.tokens <= count.limit:
+        return ""
+    longer = next((length for length in TOKEN_LENGTHS if count.tokens <= length + 2), None)
+    return (
+        f"{count.tokens} tokens, the base model reads {count.limit}: the last {count.unseen_words} words will not be "
+        f"seen; shorten it{f', or set train.max_token_length: {longer}' if longer else ''}."
+    )
+
+
 def warnings(file: str, text: str, trigger: str, count: TokenCount, photos: Sequence[str]) -> list[str]:
     """Sentences about a caption that will not teach what it says; `photos` are those that the file belongs to."""
     found = []
-    if count.tokens > count.limit:
-        found.append(
-            f"{file}: {count.tokens} tokens, the base model reads {count.limit}: "
-            f"the last {count.unseen_words} words will not be seen; shorten it."
-        )
+    if cut := cut_words(count):
+        found.append(f"{file}: {cut}")
     if not re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE):
         found.append(f"{file}: the trigger {trigger!r} is not in it; this photo will not teach that word.")
     if len(photos) > 1:

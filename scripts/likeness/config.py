@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from likeness.errors import LikenessError
 from likeness.photos import checked_photos, photo_files
+from likeness.prompts import check_prompt, drawn_words, literal
 from likeness.training.optimizers import problems
 
 MAX_TEXT = 4000  # letters; a path may have 4096 bytes
@@ -70,6 +71,11 @@ class Subject(Section):
     regularisation_images: Count = 100
     """How many of them generate draws; 100 as in diffusers' DreamBooth, five of each of 20 captions. The fewer there
     are, the more often each is shown."""
+
+    @model_validator(mode="after")
+    def words_that_a_prompt_can_say(self):
+        _check_prompt(literal(f"{self.trigger} {self.class_noun}"))
+        return self
 
 
 class Curate(Section):
@@ -208,6 +214,9 @@ class Train(Section):
     """The parts of a caption between commas change places each time."""
     keep_tokens: Annotated[int, Field(ge=0, le=255)] = 1
     """How many parts stay in front when the others are shuffled: the first names the subject."""
+    max_token_length: Literal[75, 150, 225] = 75
+    """Tokens of a caption that are read, in chunks of 75 as in kohya; what is longer is cut. Brackets in captions are
+    words, and no weights."""
     flip_aug: bool = False
     """Mirrors every other picture. Faces are not symmetric: a LoRA that saw both sides looks less like the person."""
     ema_decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
@@ -252,10 +261,18 @@ def _places(prompt: str) -> set[str]:
     return places
 
 
+def _check_prompt(prompt: str, negative: bool = False) -> None:
+    """Raises ValueError, which pydantic wants, if A1111 would draw it otherwise than it is drawn here."""
+    try:
+        check_prompt(prompt, negative)
+    except LikenessError as error:
+        raise ValueError(str(error)) from None
+
+
 class Sample(Section):
     prompts: Annotated[list[Prompt], Field(min_length=1)]
     """As the captions are: what the LoRA must do best. {subject} stands for trigger and class noun, {class_noun} for
-    the class noun alone."""
+    the class noun alone. Of any length, with A1111's weights and BREAK: docs/sampling.md."""
     far_prompts: list[Prompt] = []
     """Other clothes, places, light and styles than the photos'; they count as much."""
     canary_prompts: list[Prompt] = []
@@ -282,19 +299,18 @@ class Sample(Section):
         naming = [*self.prompts, *self.far_prompts, *self.canary_prompts]
         naming += [self.two_people_prompt] if self.two_people_prompt else []
         every = [*naming, *self.untrained_prompts]
+        for prompt in every:
+            _check_prompt(prompt)
+        _check_prompt(self.negative_prompt, negative=True)
         for prompt in naming:
             if "subject" not in _places(prompt):
                 raise ValueError(f"prompt {prompt!r} lacks {{subject}}; expected it in every prompt")
+            if "{subject}" not in drawn_words(prompt):
+                raise ValueError(f"prompt {prompt!r} weighs {{subject}} so that it is not drawn; expected more than 0")
         for prompt in self.untrained_prompts:
             if "subject" in _places(prompt):
                 raise ValueError(
                     f"untrained prompt {prompt!r} has {{subject}}, which calls the person; write {{class_noun}}"
-                )
-        for prompt in (*every, self.negative_prompt):
-            if tag := re.search(r"<\w+:.*?(>|$)", prompt):
-                raise ValueError(
-                    f"prompt {prompt!r} calls another file by {tag[0]!r} in A1111, and none here; leave it out, the "
-                    "trained LoRA is called by itself"
                 )
         for name, values in (("prompt", every), ("weight", self.weights), ("seed", self.seeds)):
             if double := next((value for value in values if values.count(value) > 1), None):

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from likeness.conditioning import conditioning, token_ids
+from likeness.conditioning import CHUNK, conditioning, token_ids
 from likeness.errors import LikenessError
 from likeness.manifests import is_whole
 from likeness.tensors import safetensors_bytes
@@ -47,9 +47,12 @@ def encoded_image(vae, png: Path, size: Sequence[int], mirrored: bool = False) -
     return safetensors_bytes(latents, {})
 
 
-def encoded_caption(tokenizers: Sequence, encoders: Sequence, caption: str, clip_skip: int) -> bytes:
-    """A caption as safetensors: tokens (encoders, 77), hidden (77, width) and, for SDXL, pooled (width,)."""
-    tokens = token_ids(tokenizers, caption)
+def encoded_caption(
+    tokenizers: Sequence, encoders: Sequence, caption: str, clip_skip: int, max_token_length: int = CHUNK
+) -> bytes:
+    """A caption as safetensors: tokens (encoders, 77), hidden (77, width) and, for SDXL, pooled (width,). With a
+    `max_token_length` of 150 or 225 tokens (encoders, 2 or 3, 77) and hidden (152 or 227, width)."""
+    tokens = token_ids(tokenizers, caption, max_token_length)
     with torch.no_grad():
         read = conditioning(encoders, tokens[None].to(encoders[0].device), clip_skip)
     tensors = {name: tensor[0].float().cpu() for name, tensor in read._asdict().items() if tensor is not None}
@@ -62,33 +65,39 @@ def latents_bytes(
     dataset: Mapping,
     flips: bool,
     image: Callable[[Mapping, bool], Path],
-    caption: Callable[[str], Path],
+    caption: Callable[[str, int], Path],
+    token_lengths: Sequence[int] = (CHUNK,),
 ) -> bytes:
     """latents.safetensors of a dataset.json, as `load_latents` reads it.
 
-    `image` gives the file of an item's encoded picture, mirrored or not, `caption` that of encoded words. For each item
-    there is `{group}.{name}.mean .std` and, with `flips`, `.flipped_mean .flipped_std`; for each caption, which many
-    photos share, those of the class too, `{caption_sha256}.tokens .hidden` and, for SDXL, `.pooled`; for the empty one
-    `empty.tokens` and so on. The header names what they are from.
+    `image` gives the file of an item's encoded picture, mirrored or not, `caption` that of encoded words for one of
+    `token_lengths`, the max_token_length of the runs. For each item there is `{group}.{name}.mean .std` and, with
+    `flips`, `.flipped_mean .flipped_std`; for each caption, which many photos share, those of the class too,
+    `{caption_sha256}.tokens .hidden` and, for SDXL, `.pooled`; for the empty one `empty.tokens` and so on, and for 150
+    tokens `empty/150.tokens`. The header names what they are from.
     """
-    tensors = _prefixed("empty", safetensors.torch.load_file(caption("")))
-    for words, sha256 in _class_captions(dataset):
-        tensors |= _prefixed(sha256, safetensors.torch.load_file(caption(words)))
+    captions = [("", "empty"), *_class_captions(dataset)]
+    captions += [(item["caption"], item["caption_sha256"]) for group in GROUPS for item in dataset[group]]
+    tensors = {}
+    for length in token_lengths:
+        for words, key in captions:
+            tensors |= _prefixed(_text_key(key, length), safetensors.torch.load_file(caption(words, length)))
     for group in GROUPS:
         for item in dataset[group]:
             parts = safetensors.torch.load_file(image(item, False))
             if flips and group in MIRRORED:
                 parts |= {f"flipped_{part}": t for part, t in safetensors.torch.load_file(image(item, True)).items()}
             tensors |= _prefixed(f"{group}.{item['name']}", parts)
-            tensors |= _prefixed(item["caption_sha256"], safetensors.torch.load_file(caption(item["caption"])))
     return safetensors_bytes(tensors, {"items": _made_from(dataset), "flips": json.dumps(flips)})
 
 
-def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch.Tensor]]]:
-    """For each group of a dataset.json, in the order of its items: mean and std (4, h, w), tokens (encoders, 77) int64,
-    hidden (77, width) and, for SDXL, pooled (width,); in images and regularisation also flipped_mean and flipped_std
-    where they were made; in images class_tokens, class_hidden and class_pooled of the caption without the person. The
-    groups "empty" and "bare_class" hold tokens, hidden and pooled of one caption each.
+def load_latents(
+    path: Path, dataset: Mapping, max_token_length: int = CHUNK
+) -> dict[str, dict[str, list[torch.Tensor]]]:
+    """For each group of a dataset.json, in the order of its items: mean and std (4, h, w), and tokens, hidden and, for
+    SDXL, pooled as `encoded_caption` makes them for this `max_token_length`; in images and regularisation also
+    flipped_mean and flipped_std where they were made; in images class_tokens, class_hidden and class_pooled of the
+    caption without the person. The groups "empty" and "bare_class" hold tokens, hidden and pooled of one caption each.
 
     Raises LikenessError if the file is damaged, was made from other pictures or captions than the dataset now holds, or
     a tensor in it is missing or of another size than its picture.
@@ -110,17 +119,20 @@ def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch
             raise LikenessError(f"{path.name} has no {part} of {whose}; {again}")
         return tensors[f"{key}.{part}"]
 
-    words = ["tokens", "hidden"] + ["pooled"] * ("empty.pooled" in tensors)
-    latents = {"empty": {part: [found("empty", part, "the empty caption")] for part in words}}
+    def text(key: str, part: str, whose: str) -> torch.Tensor:
+        return found(_text_key(key, max_token_length), part, whose)
+
+    words = ["tokens", "hidden"] + ["pooled"] * (f"{_text_key('empty', max_token_length)}.pooled" in tensors)
+    latents = {"empty": {part: [text("empty", part, "the empty caption")] for part in words}}
     bare_class = dataset["bare_class"]["caption_sha256"]
-    latents["bare_class"] = {part: [found(bare_class, part, "the class")] for part in words}
+    latents["bare_class"] = {part: [text(bare_class, part, "the class")] for part in words}
     for group in GROUPS:
         shown = ["mean", "std"]
         if json.loads(header["flips"]) and group in MIRRORED:
             shown += ["flipped_mean", "flipped_std"]
         items = [(item["name"], item["caption_sha256"]) for item in dataset[group]]
         latents[group] = {part: [found(f"{group}.{name}", part, name) for name, _ in items] for part in shown}
-        latents[group] |= {part: [found(caption, part, name) for name, caption in items] for part in words}
+        latents[group] |= {part: [text(caption, part, name) for name, caption in items] for part in words}
         for part in shown:
             for item, tensor in zip(dataset[group], latents[group][part], strict=True):
                 width, height = item["size"]
@@ -131,7 +143,7 @@ def load_latents(path: Path, dataset: Mapping) -> dict[str, dict[str, list[torch
                     )
     for part in words:
         classes = [(item["class_caption_sha256"], item["name"]) for item in dataset["images"]]
-        latents["images"][f"class_{part}"] = [found(sha256, part, f"the class of {name}") for sha256, name in classes]
+        latents["images"][f"class_{part}"] = [text(sha256, part, f"the class of {name}") for sha256, name in classes]
     return latents
 
 
@@ -139,6 +151,10 @@ def _class_captions(dataset: Mapping) -> list[tuple[str, str]]:
     """The captions without the person, and their sha256."""
     captions = [(item["class_caption"], item["class_caption_sha256"]) for item in dataset["images"]]
     return [*captions, (dataset["bare_class"]["caption"], dataset["bare_class"]["caption_sha256"])]
+
+
+def _text_key(key: str, max_token_length: int) -> str:
+    return key if max_token_length == CHUNK else f"{key}/{max_token_length}"
 
 
 def _prefixed(name: str, parts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

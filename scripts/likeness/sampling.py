@@ -1,18 +1,20 @@
 """Drawing pictures from a checkpoint at several weights, with the same seeds for every checkpoint and weight."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from likeness.base_model import check_part, load_part
-from likeness.conditioning import Conditioning, conditioning, token_ids
+from likeness.conditioning import Conditioning, prompt_conditioning
 from likeness.devices import out_of_memory
 from likeness.errors import LikenessError
 from likeness.families import FAMILIES
 from likeness.lora_merge import MergedLora, diffusers_reads, read_layers
+from likeness.prompts import literal
 
 # A1111's names of samplers, and diffusers' classes for them with the settings that make the difference (diffusers'
 # documentation, Schedulers: "A1111/k-diffusion to diffusers"). Written out, so that a base model's own
@@ -47,7 +49,8 @@ class Cell(NamedTuple):
 
 def cells(sample: Mapping, subject: Mapping, epoch: int) -> list[Cell]:
     """Every picture of one checkpoint, ordered by weight, prompt, seed. Epoch 0, the base model, has weight 0 alone."""
-    names = {"subject": f"{subject['trigger']} {subject['class_noun']}", "class_noun": subject["class_noun"]}
+    noun = literal(subject["class_noun"])
+    names = {"subject": f"{literal(subject['trigger'])} {noun}", "class_noun": noun}
     kinds = {
         "near": sample["prompts"],
         "far": sample["far_prompts"],
@@ -123,7 +126,8 @@ def drawn(
     """(cell, PIL image) for each wanted cell, in batches that fill the device; the noise is the CPU's on every device.
 
     Cells of one weight stand together, so that each weight is set once; each prompt is read once, or once for each
-    weight where the LoRA changes the text encoders. Raises LikenessError if there is no memory for a single picture.
+    weight where the LoRA changes the text encoders. Prompts of one batch have one number of chunks. Raises
+    LikenessError if there is no memory for a single picture.
     """
     device = pipeline.diffusers.device
     # On a GPU the first picture is drawn alone: it tells what one takes.
@@ -136,10 +140,12 @@ def drawn(
             read.clear()
         waiting = list(group)
         while waiting:
-            batch = waiting[:size]
-            for text in (sample["negative_prompt"], *(cell.prompt for cell in batch)):
+            next_cells = waiting[:size]
+            for text in (sample["negative_prompt"], *(cell.prompt for cell in next_cells)):
                 if text not in read:
                     read[text] = _read(pipeline.diffusers, text, sample["clip_skip"])
+            length = read[next_cells[0].prompt].hidden.shape[1]
+            batch = list(takewhile(lambda cell: read[cell.prompt].hidden.shape[1] == length, next_cells))  # noqa: B023
             images = _images(pipeline.diffusers, batch, read, sample, resolution)
             if images is None:
                 size, measuring = len(batch) // 2, False
@@ -156,9 +162,12 @@ def _images(pipeline, batch: Sequence[Cell], read: Mapping, sample: Mapping, res
     Raises LikenessError if it has none for one.
     """
     prompts, negative = [read[cell.prompt] for cell in batch], [read[sample["negative_prompt"]]] * len(batch)
+    # diffusers wants both of one length. Attention to a text that stands there several times is attention to the text,
+    # which A1111 has by reading the two one after the other.
+    length = math.lcm(*(texts[0].hidden.shape[1] for texts in (prompts, negative)))
     inputs = {}
     for name, texts in (("prompt_embeds", prompts), ("negative_prompt_embeds", negative)):
-        inputs[name] = torch.cat([text.hidden for text in texts])
+        inputs[name] = torch.cat([text.hidden.repeat(1, length // text.hidden.shape[1], 1) for text in texts])
         if texts[0].pooled is not None:
             inputs[name.replace("prompt_embeds", "pooled_prompt_embeds")] = torch.cat([text.pooled for text in texts])
     if pipeline.device.type == "cuda":
@@ -190,13 +199,13 @@ def _room(device: torch.device) -> int:
 
 
 def _read(pipeline, text: str, clip_skip: int) -> Conditioning:
-    """What the U-Net reads of a prompt. By the code that training reads captions with, also because diffusers' own
-    clip_skip does not know the text encoders of transformers 5.6 and later."""
+    """What the U-Net reads of a prompt. By the code that training reads captions with, because diffusers reads neither
+    weights nor more than 77 tokens, and its clip_skip does not know the text encoders of transformers 5.6 and later."""
     parts = _encoder_parts(pipeline)
     encoders = [getattr(pipeline, part) for part in parts]
     tokenizers = [getattr(pipeline, part.replace("text_encoder", "tokenizer")) for part in parts]
     with torch.no_grad():
-        return conditioning(encoders, token_ids(tokenizers, text)[None].to(encoders[0].device), clip_skip)
+        return prompt_conditioning(encoders, tokenizers, text, clip_skip)
 
 
 def _encoder_parts(pipeline) -> list[str]:

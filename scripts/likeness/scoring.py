@@ -23,6 +23,7 @@ from likeness.models import (
     FACE_RECOGNITION_DLIB,
     FACE_RECOGNITION_SFACE,
 )
+from likeness.prompts import drawn_words
 from likeness.provenance import canonical
 
 COLUMNS = [
@@ -332,8 +333,8 @@ def _base_pictures(samples: pd.DataFrame, pictures: Sequence[Measurement]) -> di
 
 
 def _followed(prompt: str, attributes: Mapping[str, float]) -> dict[str, float]:
-    """{what the prompt names: how much of it shows, 0 to 1}, as far as it was measured."""
-    rest, followed = prompt.lower(), {}
+    """{what the drawn words of a prompt name: how much of it shows, 0 to 1}, as far as it was measured."""
+    rest, followed = drawn_words(prompt).lower(), {}
     for words, name, shown in WANTED:
         rest, count = re.subn(rf"\b(?:{words})\b", " ", rest)
         if count:

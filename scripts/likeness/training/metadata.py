@@ -71,6 +71,7 @@ def lora_metadata(name: str, train: dict, steps: dict, dataset: dict, base: dict
         "ss_gradient_checkpointing": str(train["gradient_checkpointing"]),
         "ss_cache_latents": "True",
         "ss_clip_skip": str(train["clip_skip"]),
+        "ss_max_token_length": str({75: None}.get(train["max_token_length"], train["max_token_length"])),
         "ss_tag_frequency": canonical({dataset["folder"].split("/")[-1]: dict(words)}),
         "likeness.dataset": digest(
             canonical([[i["name"], i["sha256"], i["caption_sha256"]] for i in dataset["images"]])

@@ -66,13 +66,15 @@ class Pictures:
         return self._unless_dropped(torch.stack([self._tensors[name][number] for number in numbers]), name, dropped)
 
     def tokens(self, numbers: Sequence[int], dropped: torch.Tensor, seeds: Sequence[str]) -> torch.Tensor:
-        """int64 (n, encoders, 77). Where captions are shuffled, each is by its own of `seeds`."""
+        """int64 (n, encoders, 77), or (n, encoders, chunks, 77) by max_token_length. Where captions are shuffled, each
+        is by its own of `seeds`."""
         if self._train["shuffle_caption"]:
             captions = [
                 shuffled(self.items[number]["caption"], self._train["keep_tokens"], random.Random(seed))
                 for number, seed in zip(numbers, seeds, strict=True)
             ]
-            found = torch.stack([token_ids(self._tokenizers, caption) for caption in captions]).to(self.device)
+            length = self._train["max_token_length"]
+            found = torch.stack([token_ids(self._tokenizers, caption, length) for caption in captions]).to(self.device)
         else:
             found = torch.stack([self._tensors["tokens"][number] for number in numbers])
         return self._unless_dropped(found, "tokens", dropped)
