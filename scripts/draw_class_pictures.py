@@ -68,7 +68,7 @@ def main() -> None:
     texts = table["text"][table["fate"] == "train"]
     words = identity_words(args.words)
     captions = [class_caption(text, subject.trigger, subject.class_noun, words) for text in texts]
-    prompts = {literal(caption): caption for caption in captions}  # brackets in captions are words
+    prompts = {literal(caption): caption for caption in captions}  # a caption has no weights, no BREAK
     rows, pictures = [], {}
     for n, cell in enumerate(class_pictures.chosen(list(prompts), subject.regularisation_images, faults)):
         name = f"{n:04d}_s{cell.seed}.png"
