@@ -58,28 +58,32 @@ def captioned(caption: str) -> dict[str, str]:
     return {"caption": caption, "caption_sha256": hashlib.sha256(caption.encode()).hexdigest()}
 
 
-def encode(root: Path, folder: Path, flips: bool, token_lengths: tuple[int, ...] = (75,), whole: bool = False) -> str:
-    """Run the script as its rule does; the log's last line, or the whole log."""
+def options(folder: Path, flips: bool = False, token_lengths: tuple[int, ...] = (75,), **others: Path) -> list[str]:
+    """The script's, as its rule gives them, for the files of a folder."""
     config = json.dumps({"clip_skip": 1, "flips": flips, "token_lengths": token_lengths})
     files = {"dataset": "dataset.json", "base": "base.json", "cache": "cache", "latents": latents_name(flips)}
-    options = [word for name, file in files.items() for word in (f"--{name}", folder / file)]
-    command = [sys.executable, root / "scripts/cache_latents.py", "--config", config, *options]
+    paths = {name: folder / file for name, file in files.items()} | others
+    return ["--config", config, *(word for name, path in paths.items() for word in (f"--{name}", str(path)))]
+
+
+def encode(root: Path, folder: Path, flips: bool) -> str:
+    """Run the script as its rule does; the log's last line."""
+    command = [sys.executable, root / "scripts/cache_latents.py", *options(folder, flips)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout if whole else done.stdout.splitlines()[-1]
+    return done.stdout.splitlines()[-1]
+
+
+def encode_here(monkeypatch, capsys, folder: Path, **others) -> str:
+    """The same in this process; the whole log."""
+    monkeypatch.setattr(sys, "argv", ["cache_latents.py", *options(folder, **others)])
+    cache_latents.main()
+    return capsys.readouterr().out
 
 
 def test_memory_that_runs_out_is_a_sentence(made, tmp_path, monkeypatch):
-    options = [
-        "--dataset",
-        made / "dataset.json",
-        "--base",
-        made / "base.json",
-        "--config",
-        '{"clip_skip": 1, "flips": false, "token_lengths": [75]}',
-    ]
-    options += ["--cache", tmp_path / "cache", "--latents", tmp_path / "latents.safetensors"]
-    monkeypatch.setattr(sys, "argv", ["cache_latents.py", *map(str, options)])
+    others = {"cache": tmp_path / "cache", "latents": tmp_path / "latents.safetensors"}
+    monkeypatch.setattr(sys, "argv", ["cache_latents.py", *options(made, **others)])
     monkeypatch.setattr("likeness.latents.encoded_image", lambda *_: torch.empty(2**62, dtype=torch.uint8))
     with pytest.raises(LikenessError, match="out of memory, .*; every setting that saves memory is in use already"):
         cache_latents.main()
@@ -124,23 +128,24 @@ def test_words_are_those_of_the_captions_and_of_the_empty_one(made, dataset, bas
     assert len(latents["empty"]["hidden"]) == 1
 
 
-def test_every_length_that_a_run_reads_is_in_the_file_and_the_usual_one_as_ever(made, dataset, root, base_manifest):
+def test_every_length_that_a_run_reads_is_in_the_file_and_the_usual_one_as_ever(
+    made, dataset, tmp_path, monkeypatch, capsys
+):
     """The captions of 75 tokens have the same bytes, whether another run reads 150 or not."""
-    usual = safetensors.torch.load_file(made / "latents.safetensors")
-    assert encode(root, made, False, (75, 150)) == "items: 8 computed, 15 reused", "eight captions, once more"
-    both = safetensors.torch.load_file(made / "latents.safetensors")
+    usual, file = safetensors.torch.load_file(made / "latents.safetensors"), tmp_path / "latents.safetensors"
+    said = encode_here(monkeypatch, capsys, made, token_lengths=(75, 150), latents=file)
+    assert said.splitlines()[-1] == "items: 8 computed, 15 reused", "eight captions, once more"
+    both = safetensors.torch.load_file(file)
     assert all(torch.equal(both[name], tensor) for name, tensor in usual.items())
-    latents = load_latents(made / "latents.safetensors", dataset, 150)
+    latents = load_latents(file, dataset, 150)
     for name in ("images", "heldout", "regularisation", "empty", "bare_class"):
         assert {tensor.shape for tensor in latents[name]["tokens"]} == {(1, 2, 77)}
         assert {tensor.shape for tensor in latents[name]["hidden"]} == {(152, 32)}
     with pytest.raises(LikenessError, match="no tokens of the empty caption; run: snakemake --forcerun cache_latents"):
-        load_latents(made / "latents.safetensors", dataset, 225)
-    assert encode(root, made, False, (75,)) == "items: 0 computed, 14 reused"
-    assert safetensors.torch.load_file(made / "latents.safetensors").keys() == usual.keys()
+        load_latents(file, dataset, 225)
 
 
-def test_a_regularisation_caption_that_is_cut_is_said_once(made, root, tmp_path):
+def test_a_regularisation_caption_that_is_cut_is_said_once(made, tmp_path, monkeypatch, capsys):
     dataset = json.loads((made / "dataset.json").read_text())
     for item in dataset["regularisation"]:
         item |= captioned("a woman " + "on a boat " * 30)
@@ -151,7 +156,7 @@ def test_a_regularisation_caption_that_is_cut_is_said_once(made, root, tmp_path)
     base = json.loads((made / "base.json").read_text())
     base["path"] = str((made / base["path"]).resolve())
     (tmp_path / "base.json").write_text(json.dumps(base))
-    said = encode(root, tmp_path, False, whole=True)
+    said = encode_here(monkeypatch, capsys, tmp_path)
     assert said.count("regularisation caption 'a woman on a boat on a boat on a boat on") == 1
     assert "94 tokens, the base model reads 77: the last 17 words will not be seen; shorten it, or set" in said
 

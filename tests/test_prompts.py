@@ -352,6 +352,7 @@ def test_a_literal_text_is_drawn_as_it_stands(tokenizers, text):
         ("{subject} <hypernet:a:1", "calls another file"),
         ("{subject} [smiling:crying:0.5]", "prompt editing"),
         ("{subject} [smiling:10]", "prompt editing"),
+        ("{subject} [smiling:-1e1]", "prompt editing"),
         ("{subject} [[(smiling)]: .5]", "prompt editing"),
         ("{subject} [red|blue] hat", "alternating"),
         ("{subject} AND a hat", "two prompts at once"),

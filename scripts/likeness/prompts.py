@@ -35,7 +35,7 @@ _COMPOSED = [
 # In a pair of square brackets without others in it.
 _BY_STEP = [
     (
-        r"\[[^][]*:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\]",
+        r"\[[^][]*:\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*\]",
         "has {}, which A1111 draws from or up to a step only (prompt editing); write (words:1.2) for a weight",
     ),
     (r"\[[^][]*\|[^][]*\]", "has {}, which A1111 changes from step to step (alternating words); choose one"),
