@@ -11,7 +11,7 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 min_version("9.27")
 sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
 
-from likeness.config import check_yaml
+from likeness.config_file import check_config_file
 from likeness.errors import LikenessError
 
 # The working directory's config.yaml, or the demonstration's where there is none.
@@ -23,7 +23,7 @@ CONFIG_FILE = (
 try:
     if workflow.is_main_process:  # the jobs of a cluster read what it has checked
         for file in (CONFIG_FILE, *workflow.config_settings.configfiles):
-            check_yaml(Path(file))
+            check_config_file(Path(file))
 except (LikenessError, OSError) as mistake:
     raise WorkflowError(str(mistake)) from None
 

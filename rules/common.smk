@@ -15,11 +15,8 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir) / "scripts"
 
 from likeness.caption_files import by_photo, caption_files
-from likeness.config import (
-    GENERATE,
-    checked_config,
-    without_effect,
-)
+from likeness.config import GENERATE, checked_config
+from likeness.config_advice import advice
 from likeness.contents import Contents
 from likeness.dataset import saved_epochs, schedule, sizes
 from likeness.devices import gpu_ids
@@ -93,7 +90,7 @@ if config["share_with_group"]:
         with suppress(OSError):  # another of the group made it, and opened it
             folder.chmod(folder.stat().st_mode | 0o070)  # it was made before this line
 if workflow.is_main_process:
-    for sentence in without_effect(written, config):
+    for sentence in advice(written, config, ROOTS, None if gpu_ids() else CORES):
         logger.warning(f"config: {sentence}")
 
 

@@ -7,14 +7,25 @@ adding a key here reruns nothing.
 import json
 import os
 import re
+import reprlib
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from likeness.errors import LikenessError
 from likeness.photos import checked_photos, photo_files
@@ -22,12 +33,15 @@ from likeness.prompts import check_prompt, drawn_words, literal
 from likeness.training.optimizers import problems
 
 MAX_TEXT = 4000  # letters; a path may have 4096 bytes
+MAX_LINES = 50  # a screen; who mends those sees the others next
+MAX_DEPTH = 12  # runs.{name}.train.optimizer_args.betas.0 is the deepest there is: 6
 # Folders of their own in results/, and in results/{subject}/.
 RESERVED_SUBJECTS = frozenset({"clip", "logs", "models"})
 RESERVED_RUNS = frozenset({"captions", "class_pictures", "crops", "image", "reg", "upscaled"})
 GENERATE = "generate"  # in the place of a folder of regularisation photos: the base model draws them
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]  # part of file names, of A1111's <lora:...>
+# Part of file names, of which two and a number make one of at most 255 bytes, and of A1111's <lora:...>.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=100)]
 
 
 def _number(written: Any) -> Any:
@@ -43,28 +57,75 @@ Count = Annotated[int, Field(gt=0, le=10_000)]
 Steps = Annotated[int, Field(gt=0, le=10_000_000)]
 Pixels = Annotated[int, Field(gt=0, le=8192)]
 Rank = Annotated[int, Field(gt=0, le=1280)]  # as wide as the widest layers: a higher rank can say no more
-Rate = Annotated[Number, Field(gt=0, le=10)]
+# What is smaller vanishes in rounding, and the LoRA does nothing.
+Alpha = Annotated[Number, Field(ge=0.001)]
+Rate = Annotated[Number, Field(ge=1e-9, le=10)]
 Weight = Annotated[Number, Field(ge=0, le=10_000)]
 Prompt = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # a table's column holds no more
 
 
+def _argument(written: Any, validated: Callable[[Any], Any]) -> Any:
+    """One sentence, where pydantic has one for each kind."""
+    try:
+        return validated(written)
+    except ValidationError:
+        raise ValueError(f"found {_shown(written)}; expected true, false, a number or a list of numbers") from None
+
+
+Argument = Annotated[bool | int | Number | list[Number], WrapValidator(_argument)]
+
+
+def _part_of_a_name(text: str) -> str:
+    """A folder's name has at most 255 bytes, and trigger and class noun are in one."""
+    if len(text.encode()) > 100:
+        raise ValueError(f"has {len(text.encode())} bytes; expected at most 100")
+    if hidden := next((sign for sign in text if unicodedata.category(sign) == "Cf"), None):
+        raise ValueError(f"has the sign {ascii(hidden)}, which nobody sees; remove it")
+    return text
+
+
+# What A1111 reads as weights, alternatives or other files cannot call the person; a comma ends a part of a caption.
+TRIGGER = r"^[^\s/{}()\[\]<>:|,\\]+$"
+CLASS_NOUN = r"^[^/{}()\[\]<>:|\\]*[^\W_][^/{}()\[\]<>:|\\]*$"
+# In words.
+PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_]*$": "letters from A to Z, digits and _, which is not the first",
+    TRIGGER: "one word, without any of / { } ( ) [ ] < > : | , \\",
+    CLASS_NOUN: "a word or some, without any of / { } ( ) [ ] < > : | \\",
+}
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def said(cls, written: Any) -> Any:
+        """Without what is left empty (`train:` alone, which YAML reads as null), so that it has its default; null is a
+        value only where a key may be empty."""
+        if not isinstance(written, Mapping):
+            return written
+        return {key: value for key, value in written.items() if value is not None or cls._may_be_empty(key)}
+
+    @classmethod
+    def _may_be_empty(cls, key: str) -> bool:
+        field = cls.model_fields.get(key)
+        return field is None or type(None) in get_args(field.annotation)
+
 
 class Subject(Section):
-    photos: str
+    photos: Annotated[str, Field(min_length=1)]
     """Folder of photos of one person; relative to the working directory, else to the Snakefile."""
-    trigger: Annotated[str, Field(pattern=r"^[^\s/{}]+$", max_length=64)]
+    trigger: Annotated[str, Field(pattern=TRIGGER), AfterValidator(_part_of_a_name)]
     """The word that calls the person: rare, and not their name."""
-    class_noun: Annotated[str, Field(pattern=r"^[^/{}]+$", max_length=64)]
+    class_noun: Annotated[Prompt, Field(pattern=CLASS_NOUN), AfterValidator(_part_of_a_name)]
     """What the base model calls such a person: woman, man, person."""
     consent: Literal["self", "written", "synthetic"]
     """Who agreed to this likeness: self (it is you), written (you hold it in writing), synthetic (nobody exists)."""
     reference: list[str] = []
     """File names in the folder that show only the subject; without any, the subject is whom most photos show."""
-    regularisation: str | None = None
+    regularisation: Annotated[str, Field(min_length=1)] | None = None
     """Pictures of other people of the class, shown as often as the subject's (kohya's reg_data_dir): the class keeps
     its looks. A folder of photos, captioned by the .txt beside each, else by the class noun. Or generate: the base
     model draws them, from the training captions without the person; a folder of that name is ./generate."""
@@ -124,19 +185,19 @@ class Train(Section):
     drawn as it was trained only here: A1111, InvokeAI and diffusers ruin it."""
     rank: Rank = 128
     """kohya's network_dim."""
-    alpha: Annotated[Number, Field(gt=0)] = 64
+    alpha: Alpha = 64
     """kohya's network_alpha: the LoRA counts alpha / rank."""
     conv_rank: Rank = 8
     """Rank of LoCon's 3x3 convolutions (kohya's conv_dim)."""
-    conv_alpha: Annotated[Number, Field(gt=0)] = 4
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    conv_alpha: Alpha = 4
+    dropout: Annotated[Number, Field(ge=0, le=0.9)] = 0.0
     """Of the adapter, while training (kohya's network_dropout)."""
     layers: Literal["all", "attention"] = "all"
     """Where a LoRA goes: every layer of the transformers, or their attention alone."""
     network_weights: Annotated[str, Field(min_length=1)] | None = None
     """A LoRA file to go on from, of the same kind, rank and layers (kohya's network_weights)."""
     optimizer: Literal["AdamW", "AdamW8bit", "Adafactor", "DAdaptAdam", "Prodigy", "Lion"] = "AdamW"
-    optimizer_args: dict[str, bool | int | Number | list[Number]] = {}
+    optimizer_args: dict[str, Argument] = {}
     """As in kohya: {weight_decay: 0.01, betas: [0.9, 0.99], relative_step: false, ...}."""
     learning_rate: Rate = 1e-4
     """Of the U-Net's LoRA; 1 for DAdaptAdam and Prodigy."""
@@ -180,12 +241,12 @@ class Train(Section):
     timestep_sampling: Literal["uniform", "sigmoid"] = "uniform"
     """Which timesteps are trained: all alike, or mostly the middle ones (ai-toolkit's timestep_type: sigmoid)."""
     loss: Literal["l2", "huber"] = "l2"
-    huber_c: Annotated[Number, Field(gt=0, le=1)] = 0.1
+    huber_c: Annotated[Number, Field(ge=1e-4, le=1)] = 0.1
     huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
-    min_snr_gamma: Annotated[Number, Field(gt=0, le=1e6)] | None = None
+    min_snr_gamma: Annotated[Number, Field(ge=0.01, le=1e6)] | None = None
     debiased_estimation: bool = False
     """Instead of min_snr_gamma."""
-    dco_beta: Annotated[Number, Field(gt=0, le=1e6)] | None = None
+    dco_beta: Annotated[Number, Field(ge=0.01, le=1e6)] | None = None
     """Direct consistency optimisation: a picture teaches less, the better the LoRA already is than the base model (its
     authors' code has 1000)."""
     masked_loss: bool = False
@@ -207,8 +268,8 @@ class Train(Section):
     their own looks are not learned."""
     noise_offset: Annotated[Number, Field(ge=0, le=10)] = 0.0
     multires_noise_iterations: Annotated[int, Field(ge=0, le=100)] = 0
-    multires_noise_discount: Annotated[Number, Field(gt=0, le=1)] = 0.3
-    caption_dropout_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    multires_noise_discount: Annotated[Number, Field(ge=0.01, le=1)] = 0.3
+    caption_dropout_rate: Annotated[Number, Field(ge=0, le=0.9)] = 0.0
     """Share of the pictures that are shown without their caption."""
     shuffle_caption: bool = False
     """The parts of a caption between commas change places each time."""
@@ -235,6 +296,18 @@ class Train(Section):
             raise ValueError("masked_prior is about what masked_loss leaves out; set masked_loss: true as well")
         if None not in (self.max_train_steps, self.epochs, self.repeats):
             raise ValueError("max_train_steps, epochs and repeats: two of them give the third; set one of them to null")
+        if self.epochs and self.max_train_steps and self.epochs > self.max_train_steps:
+            raise ValueError(
+                f"epochs: {self.epochs} in {self.max_train_steps} steps, and every epoch has at least one; lower "
+                "epochs, or raise max_train_steps"
+            )
+        if self.gpus > self.batch_size * self.gradient_accumulation_steps:
+            raise ValueError(
+                f"gpus: {self.gpus}, and a step has {self.batch_size * self.gradient_accumulation_steps} pictures "
+                "(batch_size x gradient_accumulation_steps); lower gpus, or raise one of them"
+            )
+        if self.device == "cpu" and self.attention == "xformers":
+            raise ValueError("attention: xformers needs a GPU, and device is cpu; write attention: sdpa")
         if mistakes := problems(self.model_dump()):
             raise ValueError("; ".join(mistakes))
         return self
@@ -257,7 +330,7 @@ def _places(prompt: str) -> set[str]:
         parts = [("", prompt, "", None)]
     places = {name for _, name, *_ in parts if name is not None}
     if places - {"subject", "class_noun"} or any(form or conversion for *_, form, conversion in parts):
-        raise ValueError(f"prompt {prompt!r} has a brace that is neither {{subject}} nor {{class_noun}}")
+        raise ValueError(f"prompt {_shown(prompt)} has a brace that is neither {{subject}} nor {{class_noun}}")
     return places
 
 
@@ -285,7 +358,7 @@ class Sample(Section):
     two_people_prompt: Prompt | None = None
     """The subject beside somebody else: if both look like the person, the LoRA has leaked."""
     negative_prompt: Prompt = ""
-    weights: Annotated[list[Annotated[Number, Field(gt=0, le=2)]], Field(min_length=1)] = [0.6, 0.8, 1.0]
+    weights: Annotated[list[Annotated[Number, Field(ge=0.01, le=2)]], Field(min_length=1)] = [0.6, 0.8, 1.0]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2]
     sampler: Literal["DPM++ 2M Karras", "DPM++ 2M", "Euler a", "Euler", "DDIM", "UniPC"] = "DPM++ 2M Karras"
     """By A1111's names."""
@@ -304,17 +377,23 @@ class Sample(Section):
         _check_prompt(self.negative_prompt, negative=True)
         for prompt in naming:
             if "subject" not in _places(prompt):
-                raise ValueError(f"prompt {prompt!r} lacks {{subject}}; expected it in every prompt")
+                raise ValueError(f"prompt {_shown(prompt)} lacks {{subject}}; expected it in every prompt")
             if "{subject}" not in drawn_words(prompt):
-                raise ValueError(f"prompt {prompt!r} weighs {{subject}} so that it is not drawn; expected more than 0")
+                raise ValueError(
+                    f"prompt {_shown(prompt)} weighs {{subject}} so that it is not drawn; expected more than 0"
+                )
         for prompt in self.untrained_prompts:
             if "subject" in _places(prompt):
                 raise ValueError(
-                    f"untrained prompt {prompt!r} has {{subject}}, which calls the person; write {{class_noun}}"
+                    f"untrained prompt {_shown(prompt)} has {{subject}}, which calls the person; write {{class_noun}}"
                 )
+        if set("{}") & set(self.negative_prompt):
+            raise ValueError(
+                f"negative_prompt {_shown(self.negative_prompt)} has a brace, which stands for nothing there"
+            )
         for name, values in (("prompt", every), ("weight", self.weights), ("seed", self.seeds)):
-            if double := next((value for value in values if values.count(value) > 1), None):
-                raise ValueError(f"{name} {double!r} stands there twice; expected each {name} once")
+            if double := [value for value, count in Counter(values).items() if count > 1]:
+                raise ValueError(f"{name} {_shown(double[0])} stands there twice; expected each {name} once")
         return self
 
 
@@ -332,6 +411,16 @@ class Select(Section):
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
     seed: Seed = 0
+
+
+def _or_nothing(written: Any) -> Any:
+    return {} if written is None else written
+
+
+Overrides = Annotated[
+    dict[Literal["train", "sample", "select"], Annotated[dict[str, Any], BeforeValidator(_or_nothing)]],
+    BeforeValidator(_or_nothing),
+]
 
 
 class Config(Section):
@@ -353,7 +442,7 @@ class Config(Section):
     """By name; or the path of a table of many (.tsv), with a row for each, the columns subject, photos, trigger,
     class_noun and consent and, if need be, regularisation, regularisation_images and reference (file names with commas
     between)."""
-    runs: Annotated[dict[Name, dict[Literal["train", "sample", "select"], dict[str, Any]]], Field(min_length=1)]
+    runs: Annotated[dict[Name, Overrides], Field(min_length=1)]
     """Named overrides of train, sample and select: a sweep is a list of runs."""
     share_with_group: bool = False
     """The group of the project's folder may read and change the results and the caches, which are else yours alone."""
@@ -364,34 +453,6 @@ class Config(Section):
     train: Train = Train()
     sample: Sample
     select: Select = Select()
-
-
-def check_yaml(file: Path) -> None:
-    """Raises LikenessError with the line if it is no YAML, or if a key stands in a place twice, of which YAML's readers
-    take the last without a word. JSON is YAML too."""
-    import yaml  # only here: scripts do not read YAML
-
-    class OnceLoader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            seen: dict[Any, int] = {}
-            for key_node, _ in node.value:
-                key, line = (key_node.tag, key_node.value), key_node.start_mark.line + 1
-                if key in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                    raise LikenessError(
-                        f"{file}, line {line}: {key_node.value} stands there twice, first in line {seen[key]}; "
-                        "expected each key once"
-                    )
-                seen[key] = line
-            return super().construct_mapping(node, deep)
-
-    try:
-        yaml.load(file.read_bytes(), OnceLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise LikenessError(f"{file}, line {mark.line + 1}: {said}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise LikenessError(f"{file}: no YAML: {' '.join(str(error).split())}") from None
 
 
 def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -> dict:
@@ -406,57 +467,49 @@ def checked_config(raw: dict, roots: Iterable[Path], within_job: bool = False) -
     problems = list(_unusable_texts(raw, ()))
     config = None
     if not problems:
-        problems, config = _validated(Config, _without_empty_sections(raw), ())
+        problems, config = _validated(Config, raw, ())
     if config:
         runs, more = _runs(config, roots)
         subjects, others = _subjects(config, roots, within_job)
-        problems += more + others + _without_use(runs, config.subjects)
+        problems += more + others + _without_use(runs, config.subjects) + _misunderstood(runs, config.subjects)
         problems += _reserved("subjects", config.subjects, RESERVED_SUBJECTS, "results/")
         problems += _reserved("runs", config.runs, RESERVED_RUNS, "results/{subject}/")
         if not within_job:
             problems += _models_nowhere(config, runs, roots)
+        if not _is_file(words := config.caption.identity_words, roots):
+            problems.append(f"caption.identity_words: no file {_shown(words)}; expected a list of words")
         if (weights := config.upscale.weights) and not _is_file(weights, roots):
             problems.append(
                 f"upscale.weights: no file {weights!r}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
             )
     if problems:
-        raise LikenessError("config:\n  " + "\n  ".join(problems))
+        shown = problems[:MAX_LINES] + [f"and {len(problems) - MAX_LINES} more"] * (len(problems) > MAX_LINES)
+        raise LikenessError("config:\n  " + "\n  ".join(shown))
     return config.model_dump() | {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
 
 
 def _unusable_texts(value: Any, where: tuple[str, ...]) -> Iterator[str]:
-    """Texts that no file, table or command can hold."""
-    if isinstance(value, Mapping):
+    """Texts that no file, table or command can hold; and what is nested deeper than any setting, for it may have no
+    end."""
+    if len(where) > MAX_DEPTH:
+        yield f"{_path(where)}: is nested deeper than any setting"
+    elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _unusable_texts(str(key), (*where, ascii(key)))
+            yield from _unusable_texts(str(key), (*where, str(key)))
             yield from _unusable_texts(inner, (*where, str(key)))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _unusable_texts(inner, (*where, str(number)))
     elif isinstance(value, str):
         if bad := next((sign for sign in value if not _is_writable(sign)), None):
-            yield f"{'.'.join(where)}: has the sign {ascii(bad)}, which is no text; remove it"
+            yield f"{_path(where)}: has the sign {ascii(bad)}, which is no text; remove it"
         if len(value) > MAX_TEXT:
-            yield f"{'.'.join(where)}: has {len(value)} letters; expected at most {MAX_TEXT}"
+            yield f"{_path(where)}: has {len(value)} letters; expected at most {MAX_TEXT}"
 
 
 def _is_writable(sign: str) -> bool:
     # Control signs, and halves of a UTF-16 pair. The ends of lines of a long prompt are spaces.
     return sign in "\n\r\t" or unicodedata.category(sign) not in ("Cc", "Cs")
-
-
-def _without_empty_sections(raw: Mapping) -> dict:
-    """A section that is left empty (`train:` alone, which YAML reads as null) has its defaults."""
-    filled = {key: value for key, value in raw.items() if value is not None or not _is_section(key)}
-    runs = filled.get("runs")
-    if isinstance(runs, Mapping):
-        filled["runs"] = {
-            name: {key: value for key, value in (run or {}).items() if value is not None}
-            if isinstance(run, Mapping | None)
-            else run
-            for name, run in runs.items()
-        }
-    return filled
 
 
 def _is_section(key: str) -> bool:
@@ -469,7 +522,7 @@ def _subjects_of_table(table: str, roots: Iterable[Path]) -> dict[str, dict]:
     LikenessError if they cannot be read."""
     import pandas as pd  # only here: a Snakefile without a table starts without it
 
-    path = _found(table, roots, os.path.isfile)
+    path = found_below(table, roots, os.path.isfile)
     if path is None:
         raise LikenessError(f"config:\n  subjects: no file {table!r}; expected a tab-separated table of subjects")
     try:
@@ -500,7 +553,7 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict, list[str]]:
     for name, overrides in config.runs.items():
         runs[name] = {}
         for section, model in (("train", Train), ("sample", Sample), ("select", Select)):
-            merged = getattr(config, section).model_dump(exclude_unset=True) | overrides.get(section, {})
+            merged = getattr(config, section).model_dump(exclude_unset=True) | model.said(overrides.get(section, {}))
             more, value = _validated(model, merged, ("runs", name, section))
             problems += more
             runs[name][section] = _filled_in(value) if value else {}
@@ -520,9 +573,9 @@ def _models_nowhere(config: Config, runs: Mapping[str, Mapping], roots: Iterable
     problems = [
         f"{key}: nothing at {model!r}; expected {kinds}, or a hub id such as owner/name"
         for key, (model, kinds) in named.items()
-        if model and not _found(model, roots) and not _could_be_hub_id(model, roots)
+        if model and not found_below(model, roots) and not _could_be_hub_id(model, roots)
     ]
-    if config.vae and not _found(config.vae, roots):
+    if config.vae and not found_below(config.vae, roots):
         problems.append(f"vae: nothing at {config.vae!r}; expected a diffusers folder or a .safetensors file")
     return problems
 
@@ -531,44 +584,8 @@ def _could_be_hub_id(model: str, roots: Iterable[Path]) -> bool:
     """owner/name or name; not where a folder of the owner's name is here, for then a path was meant."""
     owner, slash, _ = model.partition("/")
     is_file = Path(model).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-    is_path = is_file or (slash and _found(owner, roots))
+    is_path = is_file or (slash and found_below(owner, roots))
     return not is_path and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model))
-
-
-# What another setting must be for a key of `train` to do anything, in words and as a test.
-NEEDED: dict[str, tuple[str, Callable[[Mapping], bool]]] = {
-    "conv_rank": ("network: locon", lambda train: train["network"] == "locon"),
-    "conv_alpha": ("network: locon", lambda train: train["network"] == "locon"),
-    "text_encoder_lr": ("train_text_encoder: true", lambda train: train["train_text_encoder"]),
-    "lr_scheduler_num_cycles": (
-        "lr_scheduler: cosine_with_restarts",
-        lambda train: train["lr_scheduler"] == "cosine_with_restarts",
-    ),
-    "lr_scheduler_power": ("lr_scheduler: polynomial", lambda train: train["lr_scheduler"] == "polynomial"),
-    "huber_c": ("loss: huber", lambda train: train["loss"] == "huber"),
-    "huber_schedule": ("loss: huber", lambda train: train["loss"] == "huber"),
-    "preserve_class_share": ("preserve_class above 0", lambda train: train["preserve_class"] > 0),
-    "multires_noise_discount": (
-        "multires_noise_iterations above 0",
-        lambda train: train["multires_noise_iterations"] > 0,
-    ),
-    "keep_tokens": ("shuffle_caption: true", lambda train: train["shuffle_caption"]),
-}
-
-
-def without_effect(raw: Mapping, config: Mapping) -> list[str]:
-    """A sentence for every key of `train` that is written in `raw`, the configuration as it was read, and does nothing
-    in any run of `config`, the checked one."""
-    raw, sentences = _without_empty_sections(raw), []
-    for key, (needed, is_met) in NEEDED.items():
-        of_runs = [
-            run["train"]
-            for name, run in config["runs"].items()
-            if key in raw.get("train", {}) or key in raw["runs"][name].get("train", {})
-        ]
-        if of_runs and not any(is_met(train) for train in of_runs):
-            sentences.append(f"train.{key} has no effect without {needed}")
-    return sentences
 
 
 def _reserved(section: str, names: Iterable[str], reserved: frozenset[str], folder: str) -> list[str]:
@@ -590,6 +607,42 @@ def _without_use(runs: Mapping[str, Mapping], subjects: Mapping[str, Subject]) -
         for name, run in runs.items()
         if run["train"].get("prior_prediction")
     ]
+
+
+def _misunderstood(runs: Mapping[str, Mapping], subjects: Mapping[str, Subject]) -> list[str]:
+    """Prompts that, with a subject's words in their places, say another thing than they should: one without the person
+    that calls them all the same, or the same as another."""
+    problems = []
+    for name, subject in subjects.items():
+        if _calls(subject.class_noun, subject.trigger):
+            problems.append(
+                f"subjects.{name}.trigger: {_shown(subject.trigger)} is in class_noun too, so it calls anybody of the "
+                "class; choose a rare word such as ohwx"
+            )
+            continue
+        words = {"subject": f"{subject.trigger} {subject.class_noun}", "class_noun": subject.class_noun}
+        for run, sections in runs.items():
+            if sample := sections["sample"]:
+                where = f"runs.{run}.sample"
+                problems += [f"{where}.{text}" for text in _misunderstood_prompts(sample, name, subject.trigger, words)]
+    return problems
+
+
+def _misunderstood_prompts(sample: Mapping, name: str, trigger: str, words: Mapping[str, str]) -> Iterator[str]:
+    without = [("untrained_prompts", prompt) for prompt in sample["untrained_prompts"]]
+    for key, prompt in [*without, ("negative_prompt", sample["negative_prompt"])]:
+        if _calls(prompt, trigger):
+            yield f"{key}: {_shown(prompt)} has {_shown(trigger)}, which calls {name}; leave it out"
+    every = [*sample["prompts"], *sample["far_prompts"], *sample["canary_prompts"], *sample["untrained_prompts"]]
+    every += [sample["two_people_prompt"]] if sample["two_people_prompt"] else []
+    for prompt, count in Counter(prompt.format(**words) for prompt in every).items():
+        if count > 1:
+            yield f"prompts: {_shown(prompt)} stands there twice for {name}; expected each prompt once"
+
+
+def _calls(text: str, trigger: str) -> bool:
+    """Whether a trigger is a word of a text, as the text encoders read it: without capitals."""
+    return re.search(rf"(?<![^\W_]){re.escape(trigger)}(?![^\W_])", text, re.IGNORECASE) is not None
 
 
 def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict, list[str]]:
@@ -629,10 +682,10 @@ def _check_regularisation(regularisation: str | None, roots: Iterable[Path]) -> 
 
 
 def _is_file(path: str, roots: Iterable[Path]) -> bool:
-    return _found(path, roots, os.path.isfile) is not None
+    return found_below(path, roots, os.path.isfile) is not None
 
 
-def _found(path: str, roots: Iterable[Path], is_wanted: Callable[[Path], bool] = os.path.exists) -> Path | None:
+def found_below(path: str, roots: Iterable[Path], is_wanted: Callable[[Path], bool] = os.path.exists) -> Path | None:
     """A path of the configuration below the first of `roots` that has it. os.path's tests say no of a name that is too
     long, where Path's raise an error."""
     return next((root / path for root in roots if is_wanted(root / path)), None)
@@ -644,7 +697,7 @@ def _filled_in(section: Section) -> dict:
 
 def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -> Path:
     """A folder of photos, of `whom` for a sentence. Raises LikenessError if it is not there."""
-    folder = _found(photos, roots, os.path.isdir)
+    folder = found_below(photos, roots, os.path.isdir)
     if folder is None:
         raise LikenessError(f"no folder {photos!r}; expected a folder of photos of {whom}")
     return folder
@@ -673,16 +726,29 @@ def _known_keys(where: tuple[str | int, ...]) -> list[str]:
     return list(next((sections[part] for part in reversed(where) if part in sections), Config).model_fields)
 
 
+def _path(where: Iterable[str | int]) -> str:
+    """A key's path, as a line can show it."""
+    parts = (part if len(part) <= 100 else f"{part[:40]}..." for part in map(str, where))
+    return ".".join(part if part.isprintable() else ascii(part) for part in parts)
+
+
+def _shown(found: Any) -> str:
+    """What was found, as a line can show it."""
+    shown = reprlib.repr(found) if isinstance(found, dict | list | set | tuple) else repr(found)
+    short = shown if len(shown) <= 320 else f"{shown[:300]}..."
+    return short if short.isprintable() else ascii(short)
+
+
 def _sentence(error: dict, where: tuple[str, ...]) -> str:
     """One mistake: the key's path, what was found, what is expected."""
-    path = ".".join(str(p) for p in (*where, *error["loc"]) if p != "[key]")
+    path = _path(p for p in (*where, *error["loc"]) if p != "[key]")
     found = error["input"]
     match error["type"]:
         case "extra_forbidden" if path.endswith(".untrained_prompt"):
             return f"{path}: is a list now; write untrained_prompts: {json.dumps([found], ensure_ascii=False)}"
         case "extra_forbidden":
             known = _known_keys((*where, *error["loc"][:-1]))
-            near = get_close_matches(str(error["loc"][-1]), known, n=1)
+            near = get_close_matches(str(error["loc"][-1])[:100], known, n=1)
             meant = f"did you mean {near[0]}?" if near else "see docs/config.md for the ones there are"
             return f"{path}: unknown key; {meant}"
         case "missing" if path.endswith(".consent"):
@@ -694,6 +760,12 @@ def _sentence(error: dict, where: tuple[str, ...]) -> str:
             return f"{path}: missing; expected a value"
         case "value_error":
             return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+        case "string_pattern_mismatch":
+            return f"{path}: found {_shown(found)}; expected {PATTERNS[error['ctx']['pattern']]}"
+        case "string_type" if not isinstance(found, dict | list | set | tuple | None):
+            return f"{path}: found {_shown(found)}, which is no text; write it between quotes"
         case _:
-            expected = error["msg"].removeprefix("Input should be ").removeprefix("String should ")
-            return f"{path}: found {found!r}; expected {expected}"
+            expected = re.sub("^(Input|String|Dictionary|List) should (be |have )?", "", error["msg"])
+            expected = re.sub(r" after validation, not \d+$| or instance of \w+$", "", expected)
+            expected = expected.replace("a valid dictionary", "keys with their values")
+            return f"{path}: found {_shown(found)}; expected {expected}"

@@ -4,7 +4,7 @@ Nothing heavy is imported until an optimizer is made: config.py reads the table 
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from likeness import imports
@@ -22,12 +22,57 @@ class Kind(NamedTuple):
     """It finds the step size itself; the learning rate is a factor on it, 1 as its authors say."""
 
 
+class Values(NamedTuple):
+    """What an argument may be, in words and as a test."""
+
+    expected: str
+    fit: Callable[[object], bool]
+
+
+def _numbers(low: float, high: float, *more: tuple[float, float]) -> Values:
+    """A number from `low` to `high`; with `more` ends, a list of as many numbers."""
+    ends = [(low, high), *more]
+
+    def fit(value: object) -> bool:
+        found = value if more else [value]
+        return isinstance(found, list) and len(found) == len(ends) and all(map(_is_between, found, ends))
+
+    ranges = ", ".join(f"{a:g} to {b:g}" for a, b in ends)
+    return Values(f"a list of {len(ends)} numbers, of {ranges}" if more else f"a number of {ranges}", fit)
+
+
+def _is_between(value: object, ends: tuple[float, float]) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and ends[0] <= value <= ends[1]
+
+
+_SWITCH = Values("true or false", lambda value: isinstance(value, bool))
+_MEMORY = (0, 0.999999)  # the share of an average that it keeps at each step; at 1 it would never change
+# Beyond these an optimizer raises an error, makes numbers that are not finite, or no step at all.
+ARGUMENTS = {
+    "betas": _numbers(*_MEMORY, _MEMORY),
+    "beta1": _numbers(*_MEMORY),
+    "beta3": _numbers(*_MEMORY),
+    "eps": _numbers(1e-30, 0.1),  # 1e-38 is the smallest number of fp32, and 0 divided by 0 is none
+    "weight_decay": _numbers(0, 10),
+    "clip_threshold": _numbers(0.01, 1000),
+    "decay_rate": _numbers(-1, -0.01),
+    "d0": _numbers(1e-12, 1),
+    "d_coef": _numbers(0.01, 100),
+    "growth_rate": _numbers(1.0001, 1e6),
+    "slice_p": Values("a whole number of 1 to 1000", lambda value: type(value) is int and 1 <= value <= 1000),
+    **dict.fromkeys(("decouple", "decoupled_weight_decay", "relative_step", "safeguard_warmup"), _SWITCH),
+    **dict.fromkeys(("scale_parameter", "use_bias_correction", "warmup_init"), _SWITCH),
+}
+# Of the squares of gradients, and of a matrix that is still 0, by which its steps are measured.
+ADAFACTOR_EPS = _numbers(1e-30, 0.1, (1e-6, 1))
+
+
 _ADAM = frozenset({"betas", "eps", "weight_decay"})
 OPTIMIZERS = {
     # Loshchilov & Hutter 2019, arXiv:1711.05101
     "AdamW": Kind("torch.optim", "AdamW", _ADAM, {"weight_decay": 0.01}),
     # Dettmers et al. 2022, arXiv:2110.02861
-    "AdamW8bit": Kind("bitsandbytes.optim", "AdamW8bit", _ADAM | {"percentile_clipping"}, {"weight_decay": 0.01}),
+    "AdamW8bit": Kind("bitsandbytes.optim", "AdamW8bit", _ADAM, {"weight_decay": 0.01}),
     # Shazeer & Stern 2018, arXiv:1804.04235. relative_step as in kohya: on, unless a run turns it off.
     "Adafactor": Kind(
         "transformers.optimization",
@@ -72,6 +117,10 @@ def problems(train: Mapping) -> list[str]:
         f"optimizer_args.{key}: {name} has no such argument; it takes {', '.join(sorted(kind.arguments))}"
         for key in sorted(set(arguments) - kind.arguments)
     ]
+    for key in sorted(set(arguments) & kind.arguments):
+        values = ADAFACTOR_EPS if (name, key) == ("Adafactor", "eps") else ARGUMENTS[key]
+        if not values.fit(arguments[key]):
+            found.append(f"optimizer_args.{key}: found {arguments[key]!r:.200}; expected {values.expected}")
     low, high = ADAPTIVE_RATES
     rates = {"learning_rate": train["learning_rate"]}
     if train["train_text_encoder"]:
@@ -91,14 +140,14 @@ def problems(train: Mapping) -> list[str]:
     if train["loraplus_lr_ratio"] != 1:
         if train["network"] in ("loha", "lokr"):
             found.append(f"loraplus_lr_ratio: network {train['network']} has no second matrix; expected lora or locon")
-        if kind.adaptive or _relative_step(train):
+        if kind.adaptive or has_relative_step(train):
             found.append(f"loraplus_lr_ratio: {name} finds the step sizes itself; expected AdamW, AdamW8bit or Lion")
-    if _relative_step(train) and train["lr_scheduler"] != "constant":
+    if has_relative_step(train) and train["lr_scheduler"] != "constant":
         found.append(
             f"lr_scheduler: {train['lr_scheduler']} with Adafactor's relative_step, which is a schedule itself; write "
             "lr_scheduler: constant, or optimizer_args: {relative_step: false}"
         )
-    if arguments.get("warmup_init") and not _relative_step(train):
+    if arguments.get("warmup_init") and not has_relative_step(train):
         found.append("optimizer_args.warmup_init: needs relative_step: true")
     return found
 
@@ -127,7 +176,7 @@ def optimizer(train: Mapping, parameters: Mapping[str, list]):
     if name == "AdamW":
         # One pass over all numbers: measured on a CPU, 2.3 times foreach's speed, in less memory (docs/training.md).
         arguments["fused"] = True
-    if _relative_step(train):
+    if has_relative_step(train):
         groups = [{"params": group["params"]} for group in groups]
         arguments["lr"] = None
     for key in ("betas", "eps"):
@@ -143,7 +192,7 @@ def optimizer(train: Mapping, parameters: Mapping[str, list]):
         ) from None
     except (ValueError, TypeError, AssertionError) as error:
         raise LikenessError(f"optimizer_args: {name} refuses them ({error})") from None
-    if _relative_step(train):
+    if has_relative_step(train):
         for group in made.param_groups:
             group["lr"] = 0.0  # not read, but torch's schedules want a number
     return made
@@ -193,6 +242,7 @@ def _relative_rate(optimizer, group: Mapping):
     return torch.stack([state["RMS"] for state in states]).max().clamp(min=group["eps"][1]) * by_steps
 
 
-def _relative_step(train: Mapping) -> bool:
+def has_relative_step(train: Mapping) -> bool:
+    """Whether Adafactor finds the step sizes itself, and reads no learning rate."""
     kind = OPTIMIZERS[train["optimizer"]]
     return bool({**kind.defaults, **train["optimizer_args"]}.get("relative_step"))
