@@ -13,8 +13,9 @@ def main() -> None:
     model = args.config.base_model
     private_folder(args.cache)
     merge_list = model_path(args.models, "bpe_simple_vocab_16e6.txt.gz")
-    folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache)
-    vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if args.config.vae else None
+    own_vae = args.config.vae is not None
+    folder = diffusers_folder(model, args.config.base_revision, args.roots, merge_list, args.cache, own_vae)
+    vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if own_vae else None
     about = manifest(model, folder, args.base.parent, vae, args.config.prediction_type)
     write_json(args.base, about)
     cli.say(f"base model {model}: {about['family']}, {about['prediction_type']}, digest {about['digest'][:16]}")

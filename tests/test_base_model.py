@@ -19,6 +19,7 @@ from likeness.errors import LikenessError
 from likeness.families import SD2, SD15, SDXL, Family
 from likeness.models import CLIP_VOCABULARY
 from likeness.training.losses import target
+from narrow_base import narrow, narrow_models, original_tensors, original_vae
 
 
 def found(model: str, tmp_path: Path, model_files: Path) -> Path:
@@ -76,13 +77,6 @@ def test_half_a_model_is_refused_by_the_name_of_the_missing_file(half, tmp_path,
 def test_a_model_without_one_of_its_folders_is_refused(half, tmp_path, model_files, missing):
     shutil.rmtree(half / missing)
     with pytest.raises(LikenessError, match=f"base_model half: no folder {missing}; it is not a whole model"):
-        found("half", tmp_path, model_files)
-
-
-def test_only_a_half_precision_variant_is_refused(half, tmp_path, model_files):
-    """Which would not be read in the place of the weights."""
-    (half / "unet/diffusion_pytorch_model.safetensors").rename(half / "unet/diffusion_pytorch_model.fp16.safetensors")
-    with pytest.raises(LikenessError, match="no unet/diffusion_pytorch_model.safetensors; .* a half precision variant"):
         found("half", tmp_path, model_files)
 
 
@@ -173,15 +167,6 @@ def test_a_half_downloaded_file_is_refused(small_base, tmp_path, model_files, fi
         found("half", tmp_path, model_files)
 
 
-def test_an_inpainting_model_and_a_refiner_are_refused(small_base, tmp_path, model_files):
-    for name, changes in (("inpainting", {"in_channels": 9}), ("unclip", {"addition_embed_type": "image"})):
-        shutil.copytree(small_base, tmp_path / name)
-        config = tmp_path / name / "unet/config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | changes))
-        with pytest.raises(LikenessError, match="an inpainting model, a refiner, or none of Stable Diffusion 1.x"):
-            found(name, tmp_path, model_files)
-
-
 def test_a_name_that_is_nowhere_says_what_to_check(tmp_path, model_files, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(LikenessError, match="neither a folder nor a file here"):
@@ -196,7 +181,7 @@ def test_a_pickle_is_refused(tmp_path, model_files):
 
 def test_a_file_that_is_no_stable_diffusion_is_refused(tmp_path, model_files):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(LikenessError, match="its layers are of none of Stable Diffusion 1.x"):
+    with pytest.raises(LikenessError, match="this is something else; expected a plain model of Stable Diffusion 1.x"):
         found("other.safetensors", tmp_path, model_files)
 
 
@@ -287,9 +272,11 @@ def test_a_vae_that_cannot_be_used_is_refused_before_anything_is_read(small_base
     (tmp_path / "mine.pt").write_bytes(b"x")
     refused("mine.pt", "expected a diffusers folder or a .safetensors file")
     (tmp_path / "text.safetensors").write_bytes(b"no weights")
-    refused("text.safetensors", "damaged, or no VAE of Stable Diffusion 1.x")
+    refused("text.safetensors", "damaged, or no safetensors file")
     save_file({"encoder.conv_in.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    refused("other.safetensors", "damaged, or no VAE of Stable Diffusion 1.x")
+    refused("other.safetensors", "no tensor first_stage_model.encoder.conv_in.bias and .* more")
+    save_file({"text_model.weight": torch.zeros(2)}, tmp_path / "encoder.safetensors")
+    refused("encoder.safetensors", "this is a text encoder; expected a VAE of Stable Diffusion 1.x")
 
     other_vae.save_pretrained(tmp_path / "half")
     weights = tmp_path / "half/diffusion_pytorch_model.safetensors"
@@ -318,7 +305,9 @@ def test_a_vae_of_another_family_is_refused(small_base, tmp_path, changes, expec
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
 def test_a_single_file_with_other_latent_channels_is_refused(small_base, single_vae, tmp_path, layout):
     single_vae(layout, latent_channels=16)
-    with pytest.raises(LikenessError, match=r"mine.safetensors: damaged, or no VAE of Stable Diffusion 1.x \(.*shape"):
+    with pytest.raises(
+        LikenessError, match=r"mine.safetensors: .*conv_out.weight is of shape \[32, .*, expected \[8, "
+    ):
         own_vae("mine.safetensors", tmp_path, small_base)
 
 
@@ -326,62 +315,17 @@ def test_a_single_file_with_other_latent_channels_is_refused(small_base, single_
 def single_model(tmp_path, monkeypatch) -> Callable[..., dict]:
     """Writes single.safetensors, a checkpoint of a family in the original layout, narrow but with the family's blocks,
     and gives its models; `more` tensors and `metadata` go into the file too."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     def written(family: Family, more: dict | None = None, metadata: dict | None = None, dtype=torch.float32) -> dict:
-        for part, numbers in NARROW[family.name].items():
-            monkeypatch.setitem(family.config, part, {**family.config[part], **numbers})
-        torch.manual_seed(0)
-        models = {
-            "unet": UNet2DConditionModel.from_config(family.config["unet"]),
-            "vae": AutoencoderKL.from_config(family.config["vae"]),
-        }
-        for part in family.text_encoders:
-            numbers = {k: v for k, v in family.config[part].items() if k not in ("architectures", "model_type")}
-            model = CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel
-            models[part] = model(CLIPTextConfig(**numbers))
-        unet, vae, *texts = (model.to(dtype).state_dict() for model in models.values())
-        tensors = {f"model.diffusion_model.{original_unet(k, family)}": v for k, v in unet.items()}
-        tensors |= {f"first_stage_model.{k}": v for k, v in original_vae(vae).items()}
-        match family.name:
-            case "sd15":
-                tensors |= {f"cond_stage_model.transformer.{k}": v for k, v in original_text(texts[0]).items()}
-            case "sd2":
-                tensors |= {f"cond_stage_model.model.{k}": v for k, v in open_clip(texts[0], read=False).items()}
-            case "sdxl":
-                prefix = "conditioner.embedders"
-                tensors |= {f"{prefix}.0.transformer.{k}": v for k, v in original_text(texts[0]).items()}
-                tensors |= {f"{prefix}.1.model.{k}": v for k, v in open_clip(texts[1]).items()}
-        save_file({k: v.clone().contiguous() for k, v in (tensors | (more or {})).items()}, tmp_path / SINGLE, metadata)
+        narrow(family, monkeypatch)
+        models = narrow_models(family, dtype)
+        save_file(original_tensors(family, models) | (more or {}), tmp_path / SINGLE, metadata)
         return models
 
     return written
 
 
 SINGLE = "single.safetensors"
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
-UNET = {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "attention_head_dim": 4}
-VAE = {"block_out_channels": [32, 32, 32, 32]}
-NARROW = {
-    "sd15": {"unet": UNET, "vae": VAE, "text_encoder": TEXT | {"num_hidden_layers": 2}},
-    # All of its layers, because a file has one more than is read.
-    "sd2": {"unet": UNET, "vae": VAE, "text_encoder": TEXT},
-    "sdxl": {
-        "unet": {
-            **UNET,
-            "block_out_channels": [32, 32, 64],
-            "transformer_layers_per_block": [1, 1, 2],
-            "cross_attention_dim": 32 + 48,
-            # The pooled text of 40, and six numbers about the size, 8 wide each.
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 40 + 6 * 8,
-        },
-        "vae": VAE,
-        "text_encoder": TEXT | {"num_hidden_layers": 2},
-        "text_encoder_2": TEXT | {"num_hidden_layers": 3, "hidden_size": 48, "projection_dim": 40},
-    },
-}
 
 
 def found_single(tmp_path: Path, model_files: Path, prediction_type: str | None = None) -> dict:
@@ -540,95 +484,3 @@ def test_a_hub_id_is_fetched_at_its_revision_and_then_found_without_the_network(
     assert other.returncode == 1 and "Traceback" not in other.stdout + other.stderr
     assert f"base_model {NAME}: neither a folder nor a file here, and the hub did not give it" in other.stdout
     assert "Revision Not Found" in other.stdout
-
-
-# The names of the original Stable Diffusion checkpoints, for levels of two layers.
-RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-}  # fmt: skip
-OUTSIDE = {
-    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0", "conv_out": "out.2",
-    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
-}  # fmt: skip
-
-
-def original_unet(key: str, family: Family) -> str:
-    for ours, theirs in OUTSIDE.items():
-        if key.startswith(ours + "."):
-            return theirs + key.removeprefix(ours)
-    side, *rest = key.split(".")
-    if side == "mid_block":
-        kind, number, *rest = rest
-        return ".".join(["middle_block", "1" if kind == "attentions" else str(2 * int(number)), *resnet(kind, rest)])
-    level, kind, number, *rest = rest
-    level, number = int(level), int(number)
-    if side == "down_blocks":
-        if kind == "downsamplers":
-            return ".".join(["input_blocks", str(3 * level + 3), "0.op", *rest[1:]])
-        block = ["input_blocks", str(3 * level + number + 1)]
-    else:
-        block = ["output_blocks", str(3 * level + (2 if kind == "upsamplers" else number))]
-        if kind == "upsamplers":
-            # After the attention, where the level has it.
-            attention = family.config["unet"]["up_block_types"][level].startswith("CrossAttn")
-            return ".".join([*block, "2" if attention else "1", *rest])
-    return ".".join([*block, "0" if kind == "resnets" else "1", *resnet(kind, rest)])
-
-
-def resnet(kind: str, rest: list[str]) -> list[str]:
-    return [RESNET[rest[0]], *rest[1:]] if kind == "resnets" else rest
-
-
-def original_vae(state: dict) -> dict:
-    renamed = {}
-    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-    for key, value in state.items():
-        key = key.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
-        key = key.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
-        if "mid_block.attentions.0" in key:
-            for ours, theirs in attention.items():
-                key = key.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
-            value = value[:, :, None, None] if value.ndim == 2 else value
-        if "down_blocks" in key:
-            key = key.replace("down_blocks", "down").replace("resnets", "block").replace("downsamplers.0", "downsample")
-        if "up_blocks" in key:
-            parts = key.split(".")
-            parts[2] = str(3 - int(parts[2]))
-            key = ".".join(parts).replace("up_blocks", "up").replace("resnets", "block")
-            key = key.replace("upsamplers.0", "upsample")
-        renamed[key] = value
-    return renamed
-
-
-def original_text(state: dict) -> dict:
-    return {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in state.items()}
-
-
-# OpenCLIP's names of a text encoder's layers.
-OPEN_CLIP = {
-    "encoder.layers.": "transformer.resblocks.", "layer_norm": "ln_", "self_attn.": "attn.", "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj", "embeddings.token_embedding.weight": "token_embedding.weight",
-    "embeddings.position_embedding.weight": "positional_embedding", "final_ln_": "ln_final",
-}  # fmt: skip
-
-
-def open_clip(state: dict, read: bool = True) -> dict:
-    """A text encoder by OpenCLIP's names: query, key and value in one, and a projection. With `read` False it has, as
-    in SD 2, a projection and a last layer that no picture depends on."""
-    renamed = {}
-    for key, value in state.items():
-        key = key.removeprefix("text_model.")
-        for ours, theirs in OPEN_CLIP.items():
-            key = key.replace(ours, theirs)
-        renamed[key] = value
-    for query in [key for key in renamed if ".q_proj." in key]:
-        three = [renamed.pop(query.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
-        renamed[query.replace("q_proj.", "in_proj_")] = torch.cat(three)
-    if read:
-        renamed["text_projection"] = renamed.pop("text_projection.weight").T
-        return renamed
-    last = {key.replace(".22.", ".23."): torch.ones_like(value) for key, value in renamed.items() if ".22." in key}
-    width = renamed["positional_embedding"].shape[1]
-    return renamed | last | {"text_projection": torch.ones(width, width), "logit_scale": torch.tensor(4.6)}

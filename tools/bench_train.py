@@ -50,12 +50,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 # What brings bitsandbytes (peft, parts of diffusers) is imported after `redirect`, because it prints a notice.
-from likeness.base_model import load_manifest, load_part, manifest, write_config  # noqa: E402
+from likeness.base_model import load_manifest, load_part, manifest  # noqa: E402
 from likeness.config import Train  # noqa: E402
 from likeness.devices import is_emulated, peak_memory, torch_device  # noqa: E402
 from likeness.families import SD15  # noqa: E402
 from likeness.lora_file import DTYPES, unet_modules  # noqa: E402
 from likeness.models import CLIP_VOCABULARY, fetch_models, model_path  # noqa: E402
+from likeness.single_file import write_config  # noqa: E402
 from likeness.training import adapters, loop, store  # noqa: E402
 
 MODELS = ROOT / "results/models"

@@ -2,32 +2,25 @@
 
 import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 
 from likeness.errors import LikenessError
-from likeness.families import FAMILIES, SCHEDULER, Family, family_of_file, family_of_folder, schedule_of_file
+from likeness.families import FAMILIES, Family, check_schedule, family_of_folder
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
+from likeness.kinds import kind_of_pipeline, kind_of_scheduler, kind_of_text_encoder, kind_of_unet, kind_of_vae
 from likeness.manifests import checked, read_json
 from likeness.provenance import canonical, digest, file_sha256
+from likeness.single_file import converted, converted_vae, read_single_file
+from likeness.weights import VARIANTS, check_weights, empty_model, one_line, stem, weight_files
 
-# What diffusers and transformers call the file of a part's weights.
-WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model.safetensors", "model.safetensors"
-# What a hub repository is asked for: never pickles, never half-precision doubles, never the safety checker.
-_HUB_PARTS = sorted({part for family in FAMILIES.values() for part in family.parts})
-HUB_FILES = ["model_index.json", *(f"{part}/*.{ending}" for part in _HUB_PARTS for ending in ("json", "txt"))]
-HUB_FILES += [
-    f"{part}/{Path(name).stem}{shard}.safetensors"
-    for part in _HUB_PARTS
-    for name in (WEIGHTS, TEXT_WEIGHTS)
-    for shard in ("", "-*-of-*")
-]
 # Numbers in which two VAEs of one family agree, and what diffusers takes where a config.json lacks them.
 VAE_DEFAULTS = {"latent_channels": 4, "scaling_factor": 0.18215}
 PREDICTIONS = ("epsilon", "v_prediction")
+# What a tokenizer is read from, as far as it is there.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
+TOKENIZER_FILES += ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # CLIP's vocabulary, what transformers takes where a config.json lacks it, and what of it no merge makes (256 bytes, the
 # same at a word's end, 2 marks).
 VOCABULARY, UNMERGED = 49408, 514
@@ -35,24 +28,26 @@ VOCABULARY, UNMERGED = 49408, 514
 WHOLE_VOCABULARY = 0.9
 
 
-def diffusers_folder(model: str, revision: str | None, roots: list[Path], merge_list: Path, store: Path) -> Path:
+def diffusers_folder(
+    model: str, revision: str | None, roots: list[Path], merge_list: Path, store: Path, own_vae: bool = False
+) -> Path:
     """The folder of a base model given as a diffusers folder, a single .safetensors file or a hub id.
 
-    A single file is converted once and kept under `store`. Raises LikenessError if it is not there, is incomplete or
-    is of no family that can be trained.
+    A single file is converted once and kept under `store`. With `own_vae` the model's own VAE is not looked at, and
+    need not be there. Raises LikenessError if the model is not there, is not whole or is of no family that can be
+    trained.
     """
     local = next((root / model for root in roots if (root / model).exists()), None)
+    what = f"base_model {model}"
     if local is None:
-        not_here = f"base_model {model}: neither a folder nor a file here"
-        advice = "check the name, the network, or a login for a gated model"
-        folder = hub_folder(model, HUB_FILES, not_here, advice, revision)
+        folder = _hub_model(model, revision, own_vae)
     elif local.is_dir():
         folder = local
-    elif local.suffix == ".safetensors":
-        folder = _converted_single_file(local, merge_list, store)
+    elif local.suffix.lower() == ".safetensors":
+        folder = _converted_single_file(local, merge_list, store, own_vae)
     else:
-        raise LikenessError(f"base_model {model}: expected a diffusers folder, a .safetensors file or a hub id")
-    _check_folder(folder, model)
+        raise LikenessError(f"{what}: expected a diffusers folder, a .safetensors file or a hub id")
+    _check_folder(folder, what, own_vae)
     return folder
 
 
@@ -60,34 +55,35 @@ def vae_folder(vae: str, roots: list[Path], base_folder: Path, store: Path) -> P
     """The folder of a VAE of the user's own, given as a diffusers folder (its own, or a whole pipeline's) or a single
     .safetensors file, for the base model in `base_folder`.
 
-    A single file is converted once and kept under `store`. Raises LikenessError if it is not there, is incomplete or
+    A single file is converted once and kept under `store`. Raises LikenessError if it is not there, is not whole or
     does not fit the base model.
     """
+    what = f"vae {vae}"
     local = next((root / vae for root in roots if (root / vae).exists()), None)
+    family = _family(base_folder)
     if local is None:
-        raise LikenessError(f"vae {vae}: neither a folder nor a file here; check the name")
+        raise LikenessError(f"{what}: neither a folder nor a file here; check the name")
     if local.is_dir():
         folder = local / "vae" if (local / "vae").is_dir() else local
-    elif local.suffix == ".safetensors":
-        folder = _converted_vae(local, _family(base_folder, str(base_folder)), store)
+    elif local.suffix.lower() == ".safetensors":
+        folder = converted_vae(local, family, store, what)
     else:
-        raise LikenessError(f"vae {vae}: expected a diffusers folder or a .safetensors file")
-    if not (folder / "config.json").is_file() or not _has_weights(folder, WEIGHTS):
+        raise LikenessError(f"{what}: expected a diffusers folder or a .safetensors file")
+    if not (folder / "config.json").is_file():
         raise LikenessError(
-            f"vae {vae}: no config.json with a {WEIGHTS} in it; the download is incomplete, "
-            "or name the .safetensors file itself"
+            f"{what}: no config.json in it; the download is incomplete, or name the .safetensors file itself"
         )
-    _check_json(folder, ("config.json",), f"vae {vae}")
-    _check_weights(folder, f"vae {vae}")
-    own, base = (
-        {**VAE_DEFAULTS, **json.loads((part / "config.json").read_text())} for part in (folder, base_folder / "vae")
-    )
-    for key in VAE_DEFAULTS:
-        if own[key] != base[key]:
+    own = _json(folder / "config.json", what)
+    _refuse(kind_of_vae(own), what, "a VAE of Stable Diffusion")
+    theirs = base_folder / "vae/config.json"
+    base = _json(theirs, what) if theirs.is_file() else family.config["vae"]
+    for key, default in VAE_DEFAULTS.items():
+        if own.get(key, default) != base.get(key, default):
             raise LikenessError(
-                f"vae {vae}: its {key} is {own[key]}, the base model's {base[key]}; expected a VAE of that model's "
-                "family"
+                f"{what}: its {key} is {own.get(key, default)}, the base model's {base.get(key, default)}; expected a "
+                "VAE of that model's family"
             )
+    check_weights(folder, "vae", empty_model("vae", own, what), what)
     return folder
 
 
@@ -100,13 +96,12 @@ def manifest(
 
     Raises LikenessError if the model predicts something that cannot be trained.
     """
-    family = _family(folder, model)
+    family = _family(folder)
     places = {part: folder / part for part in family.parts} | ({"vae": vae} if vae else {})
     files = {
-        f"{part}/{p.name}": p
+        f"{part}/{path.name}": path
         for part, place in places.items()
-        for p in place.iterdir()
-        if p.suffix in (".json", ".txt", ".safetensors")
+        for path in _files_read(place, part, f"base_model {model}")
     }
     hashes = {name: file_sha256(path) for name, path in sorted(files.items())}
     scheduler = json.loads((folder / "scheduler/scheduler_config.json").read_text())
@@ -158,6 +153,8 @@ def load_part(base: dict, part: str, dtype=None):
     """
     check_part(base, part)
     where = {"pretrained_model_name_or_path": base["path"], "subfolder": part, "local_files_only": True}
+    if part == "vae" and "vae_path" in base:
+        where |= {"pretrained_model_name_or_path": base["vae_path"], "subfolder": None}
     match part:
         case "tokenizer" | "tokenizer_2":
             from transformers import CLIPTokenizer
@@ -169,6 +166,8 @@ def load_part(base: dict, part: str, dtype=None):
             return DDPMScheduler.from_pretrained(**where, prediction_type=base["prediction_type"])
     import torch
 
+    place = base["vae_path"] if part == "vae" and "vae_path" in base else base["path"] / part
+    where["variant"] = weight_files(place, part, f"base_model {base['model']}").variant or None
     where["dtype"] = dtype or torch.float32
     match part:
         case "text_encoder":
@@ -182,8 +181,6 @@ def load_part(base: dict, part: str, dtype=None):
         case "vae":
             from diffusers import AutoencoderKL
 
-            if "vae_path" in base:
-                where |= {"pretrained_model_name_or_path": base["vae_path"], "subfolder": None}
             model = AutoencoderKL.from_pretrained(**where)
         case "unet":
             from diffusers import UNet2DConditionModel
@@ -201,34 +198,109 @@ def check_part(base: dict, part: str) -> None:
             checked(folder / file, sha256, "fetch_base")
 
 
-def _family(folder: Path, model: str) -> Family:
-    """Raises LikenessError if the folder's model cannot be trained."""
-    unet, text_encoder = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "text_encoder"))
+def _family(folder: Path) -> Family:
+    """Of a folder whose kind was looked at."""
+    return family_of_folder(
+        *(json.loads((folder / part / "config.json").read_text()) for part in ("unet", "text_encoder"))
+    )
+
+
+def _hub_model(model: str, revision: str | None, own_vae: bool) -> Path:
+    """The folder of a hub repository: its configurations first, then the weights of what can be used."""
+    not_here = f"base_model {model}: neither a folder nor a file here"
+    advice = "check the name, the network, or a login for a gated model"
+
+    def fetched(files: Iterable[str]) -> Path:
+        return hub_folder(model, sorted(files), not_here, advice, revision)
+
+    # Of what a model of another kind has besides, nothing is asked for: the weights of some are tens of GB.
+    parts = sorted({part for family in FAMILIES.values() for part in family.parts})
+    folder = fetched(["model_index.json", *(f"{part}/*.{ending}" for part in parts for ending in ("json", "txt"))])
+    family = _checked_kind(folder, f"base_model {model}", own_vae)
+    missing = _with_weights(family, own_vae)
+    for variant in VARIANTS:
+        middle = f".{variant}" if variant else ""
+        names = [
+            f"{part}/{stem(part)}{middle}{shard}.safetensors" for part in missing for shard in ("", "-?????-of-?????")
+        ]
+        # Never pickles, never doubles of what is there, never the safety checker.
+        folder = fetched(names)
+        missing = [part for part in missing if not list((folder / part).glob("*.safetensors"))]
+        if not missing:
+            break
+    return folder
+
+
+def _with_weights(family: Family, own_vae: bool) -> list[str]:
+    """The parts that have weights, without the VAE where the user has one."""
+    return [part for part in family.config if not (own_vae and part == "vae")]
+
+
+def _files_read(folder: Path, part: str, what: str) -> list[Path]:
+    """The files that a part is loaded from."""
+    if part.startswith("tokenizer"):
+        return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if part == "scheduler":
+        return [folder / "scheduler_config.json"]
+    _, weights, index = weight_files(folder, part, what)
+    return [folder / "config.json", *weights, *([index] if index else [])]
+
+
+def _check_folder(folder: Path, what: str, own_vae: bool) -> None:
+    """Raises LikenessError if something is missing or damaged that a later stage reads, or the model is of a kind that
+    cannot be trained."""
+    family = _checked_kind(folder, what, own_vae)
+    for part in _with_weights(family, own_vae):
+        model = empty_model(part, _json(folder / part / "config.json", what), what)
+        if part == "unet":
+            _check_layers(model, what)
+        check_weights(folder / part, part, model, what)
+    for part in family.text_encoders:
+        _check_tokenizer(folder, part, what)
+
+
+def _checked_kind(folder: Path, what: str, own_vae: bool) -> Family:
+    """The family of a diffusers folder by its configurations. Raises LikenessError if one is not there or not whole, or
+    says that the model is of another kind."""
+    _refuse(kind_of_pipeline(_json(folder / "model_index.json", what)), what)
+    _check_parts(folder, ("unet",), what)
+    unet = _json(folder / "unet/config.json", what)
+    text_encoder = _json(folder / "text_encoder/config.json", what) if (folder / "text_encoder").is_dir() else {}
+    _refuse(kind_of_unet(unet, text_encoder), what)
+    _check_parts(folder, ("text_encoder",), what)
     family = family_of_folder(unet, text_encoder)
-    if not family:
-        known = ", ".join(family.title for family in FAMILIES.values())
-        raise LikenessError(f"base_model {model}: an inpainting model, a refiner, or none of {known}")
+    _check_parts(folder, [part for part in family.parts if not (own_vae and part == "vae")], what)
+    for part in family.text_encoders:
+        _refuse(kind_of_text_encoder(_json(folder / part / "config.json", what)), what)
+    if not own_vae:
+        _refuse(kind_of_vae(_json(folder / "vae/config.json", what)), what)
+    scheduler = _json(folder / "scheduler/scheduler_config.json", what)
+    _refuse(kind_of_scheduler(scheduler), what)
+    check_schedule(scheduler, what)
     return family
 
 
-def _check_folder(folder: Path, model: str) -> None:
-    """Raises LikenessError if something is missing or damaged that a later stage reads, or the family is unknown."""
-    what = f"base_model {model}"
-    _check_parts(folder, ("unet", "text_encoder"), what)
-    _check_json(folder, ("model_index.json", "unet/config.json", "text_encoder/config.json"), what)
-    family = _family(folder, model)
-    _check_parts(folder, family.parts, what)
-    with_weights = ("unet", "vae", *family.text_encoders)
-    _check_json(folder, ("scheduler/scheduler_config.json", *(f"{part}/config.json" for part in with_weights)), what)
-    for part in with_weights:
-        name = TEXT_WEIGHTS if part in family.text_encoders else WEIGHTS
-        if not _has_weights(folder / part, name):
-            raise LikenessError(
-                f"{what}: no {part}/{name}; the download is incomplete, or only has pickles or a half precision variant"
-            )
-        _check_weights(folder / part, what)
-    for part in family.text_encoders:
-        _check_tokenizer(folder, part, what)
+def _refuse(kind: str | None, what: str, expected: str = "") -> None:
+    if kind:
+        known = ", ".join(family.title for family in FAMILIES.values())
+        raise LikenessError(f"{what}: this is {kind}; expected {expected or f'a plain model of {known}'}")
+
+
+def _check_layers(unet, what: str) -> None:
+    """Raises LikenessError if a U-Net lacks a layer that a LoRA is placed on."""
+    from likeness.lora_file import unet_modules  # only here: it brings torch
+
+    try:
+        wanted = {module.path for module in unet_modules(unet.config, convolutions=True)}
+    except (LikenessError, LookupError, TypeError, ValueError) as error:
+        wanted, there = {one_line(error)}, set()
+    else:
+        there = {name for name, _ in unet.named_modules()}
+    if absent := sorted(wanted - there):
+        raise LikenessError(
+            f"{what}: its U-Net has other blocks than Stable Diffusion's ({absent[0]}), as distilled models of another "
+            "size have (SSD-1B, Vega, KOALA, BK-SDM); expected the whole model"
+        )
 
 
 def _check_parts(folder: Path, parts: Iterable[str], what: str) -> None:
@@ -237,15 +309,18 @@ def _check_parts(folder: Path, parts: Iterable[str], what: str) -> None:
             raise LikenessError(f"{what}: no folder {part}; it is not a whole model in diffusers' layout")
 
 
-def _check_json(folder: Path, names: Iterable[str], what: str) -> None:
-    """Raises LikenessError if a file is not there, or not whole."""
-    for name in names:
-        try:
-            json.loads((folder / name).read_text())
-        except FileNotFoundError:
-            raise LikenessError(f"{what}: no {name}; the download is incomplete, get it again") from None
-        except ValueError as error:
-            raise LikenessError(f"{what}: {name} is damaged or half downloaded ({error}); get it again") from None
+def _json(path: Path, what: str) -> dict:
+    """What a configuration of a model says. Raises LikenessError if it is not there, or not whole."""
+    name = path.name if path.name == "model_index.json" else f"{path.parent.name}/{path.name}"
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise LikenessError(f"{what}: no {name}; the download is incomplete, get it again") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise LikenessError(f"{what}: {name} is damaged or half downloaded ({error}); get it again") from None
+    if not isinstance(found, dict):
+        raise LikenessError(f"{what}: {name} is damaged (no JSON object); get it again")
+    return found
 
 
 def _check_tokenizer(folder: Path, text_encoder: str, what: str) -> None:
@@ -275,130 +350,14 @@ def _check_tokenizer(folder: Path, text_encoder: str, what: str) -> None:
             )
 
 
-def _has_weights(folder: Path, name: str) -> bool:
-    """Whether a folder has the file that a part's weights are read from, or the table of the several that they are
-    spread over. A half precision variant (model.fp16.safetensors) is not read in their place."""
-    return any((folder / f"{name}{table}").is_file() for table in ("", ".index.json"))
-
-
-def _check_weights(folder: Path, what: str) -> None:
-    """Raises LikenessError if a .safetensors file of a folder is not whole (its header says how long it must be), or
-    one of several that the weights are spread over is missing."""
-    from safetensors import safe_open
-
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        _check_json(folder.parent, (f"{folder.name}/{index.name}",), what)
-        for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
-            if not (folder / shard).is_file():
-                raise LikenessError(
-                    f"{what}: no {folder.name}/{shard}, which {index.name} names; the download is incomplete, get it "
-                    "again"
-                )
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt"):
-                pass
-        except Exception as error:
-            raise LikenessError(
-                f"{what}: {folder.name}/{path.name} is damaged or half downloaded ({error}); get it again"
-            ) from None
-
-
-def _converted_vae(path: Path, family: Family, store: Path) -> Path:
-    """A single-file VAE as a diffusers folder, kept by the file's hash; offline, with the base model's family's
-    numbers."""
-    target = store / f"vae-{family.name}-{file_sha256(path)[:16]}"
-    if not (target / "config.json").is_file():
-        from diffusers import AutoencoderKL
-
-        config = target.with_name(f"{target.name}.config")
-        write_atomic(config / "config.json", json.dumps(family.config["vae"]))
-        try:
-            model = AutoencoderKL.from_single_file(str(path), config=str(config), local_files_only=True)
-        except Exception as error:
-            # Its first sentence is about the file, the others are for programmers.
-            why = " ".join(str(error).split()).partition(". ")[0]
-            raise LikenessError(f"vae {path.name}: damaged, or no VAE of {family.title} ({why})") from None
-        _save(model, target)
-        shutil.rmtree(config)
-    return target
-
-
-def _save(model, target: Path) -> None:
-    """In diffusers' layout, whole or not at all."""
-    partial = target.with_name(f"{target.name}.partial")
-    model.save_pretrained(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-
-
-def _converted_single_file(path: Path, merge_list: Path, store: Path) -> Path:
+def _converted_single_file(path: Path, merge_list: Path, store: Path, own_vae: bool) -> Path:
     """A single-file checkpoint as a diffusers folder, kept by the file's hash; offline, with its family's numbers."""
-    target = store / file_sha256(path)[:16]
-    family, schedule = _read_single_file(path)
-    if not (target / "model_index.json").is_file():
-        import diffusers
-
-        config = target.with_name(f"{target.name}.config")
-        write_config(family, config, merge_list, schedule)
-        extras = {} if family.name == "sdxl" else {"safety_checker": None, "feature_extractor": None}
-        try:
-            pipeline = getattr(diffusers, family.pipeline).from_single_file(
-                path, config=str(config), local_files_only=True, **extras
-            )
-        except Exception as error:
-            raise LikenessError(
-                f"base_model {path.name}: diffusers cannot read it as {family.title}: {error}"
-            ) from None
-        _save(pipeline, target)
-        shutil.rmtree(config)
-    # Outside, because an older version of this code may have read the schedule otherwise.
+    what = f"base_model {path.name}"
+    file = read_single_file(path, what)
+    target = converted(path, file, _with_weights(file.family, own_vae), merge_list, store, what)
+    # Apart, because an older version of this code may have read the schedule otherwise.
     scheduler = target / "scheduler/scheduler_config.json"
     numbers = json.loads(scheduler.read_text())
-    if numbers | schedule != numbers:
-        write_atomic(scheduler, json.dumps(numbers | schedule, indent=2, sort_keys=True) + "\n")
+    if numbers | file.schedule != numbers:
+        write_atomic(scheduler, json.dumps(numbers | file.schedule, indent=2, sort_keys=True) + "\n")
     return target
-
-
-def _read_single_file(path: Path) -> tuple[Family, dict]:
-    """The family of a checkpoint, and what it says of its noise schedule."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            keys = set(file.keys())
-            family = family_of_file(keys)
-            schedule = schedule_of_file(family, keys, file.metadata() or {}, file.get_tensor) if family else {}
-    except Exception as error:
-        raise LikenessError(f"base_model {path.name}: damaged, or no safetensors file ({error})") from None
-    if not family:
-        known = ", ".join(family.title for family in FAMILIES.values())
-        raise LikenessError(f"base_model {path.name}: its layers are of none of {known}")
-    return family, schedule
-
-
-def write_config(family: Family, folder: Path, merge_list: Path, schedule: Mapping = MappingProxyType({})) -> None:
-    """A diffusers folder of a family without weights. `schedule` goes before the scheduler's usual numbers."""
-    from likeness.tokenizer import clip_tokenizer
-
-    scheduler = {"_class_name": "DDIMScheduler", **SCHEDULER, **schedule}
-    classes = {
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        **{part: ["transformers", family.config[part]["architectures"][0]] for part in family.text_encoders},
-        **{part: ["transformers", "CLIPTokenizer"] for part in family.parts if part.startswith("tokenizer")},
-    }
-    absent = {"feature_extractor": [None, None], "image_encoder": [None, None]}
-    if family.name != "sdxl":
-        absent |= {"safety_checker": [None, None], "requires_safety_checker": False}
-    write_atomic(folder / "model_index.json", json.dumps({"_class_name": family.pipeline, **absent, **classes}))
-    write_atomic(folder / "scheduler/scheduler_config.json", json.dumps(scheduler))
-    for part, numbers in family.config.items():
-        write_atomic(folder / part / "config.json", json.dumps(numbers))
-    for part in family.parts:
-        if part.startswith("tokenizer"):
-            tokenizer = clip_tokenizer(merge_list)
-            if family.config[part.replace("tokenizer", "text_encoder")]["pad_token_id"] == 0:
-                tokenizer.pad_token = "!"  # what OpenCLIP's models were trained to be padded with
-            tokenizer.save_pretrained(folder / part)

@@ -6,6 +6,8 @@ A single .safetensors file carries weights and no configuration; which family it
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
+from likeness.errors import LikenessError
+
 # SD 1.5's own noise schedule: its finetunes and SD 2 and XL keep to it.
 SCHEDULER = {
     "beta_schedule": "scaled_linear",
@@ -58,7 +60,7 @@ class Family(NamedTuple):
     """One kind of base model.
 
     `name` is used in files, `pipeline` is diffusers' class, `parts` are its folders, `config` the numbers of those
-    parts that need them, `keys` what the names of a single file's tensors begin with.
+    parts that need them, `keys` what the names of each text encoder's tensors begin with in a single file.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Family(NamedTuple):
     pipeline: str
     parts: tuple[str, ...]
     config: Mapping[str, Mapping]
-    keys: str
+    keys: Mapping[str, str]
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ SD15 = Family(
     "StableDiffusionPipeline",
     _PARTS,
     {"unet": {**_UNET, "cross_attention_dim": 768, "attention_head_dim": 8}, "vae": _VAE, "text_encoder": _CLIP},
-    "cond_stage_model.transformer.",
+    {"text_encoder": "cond_stage_model.transformer."},
 )
 # The last of OpenCLIP's 24 layers is not read, so it is not there.
 SD2 = Family(
@@ -107,7 +109,7 @@ SD2 = Family(
             "projection_dim": 512,
         },
     },
-    "cond_stage_model.model.",
+    {"text_encoder": "cond_stage_model.model."},
 )
 SDXL = Family(
     "sdxl",
@@ -141,27 +143,24 @@ SDXL = Family(
             "projection_dim": 1280,
         },
     },
-    "conditioner.embedders.",
+    {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
 )
 FAMILIES = {family.name: family for family in (SD15, SD2, SDXL)}
 
 
-def family_of_folder(unet: Mapping, text_encoder: Mapping) -> Family | None:
-    """The family of a diffusers folder by its parts' configurations; None for an inpainting model, a refiner, or
-    something else that cannot be trained on photos of a person."""
-    if unet.get("in_channels", 4) != unet.get("out_channels", 4):
-        return None
+def family_of_folder(unet: Mapping, text_encoder: Mapping) -> Family:
+    """The family of a diffusers folder by its parts' configurations; kinds.py says whether it is a plain model."""
     if unet.get("addition_embed_type") == "text_time":
-        # The refiner reads the second text encoder alone.
-        return SDXL if text_encoder else None
-    if unet.get("addition_embed_type") or not text_encoder:
-        return None
+        return SDXL
     return SD2 if text_encoder.get("hidden_act") == "gelu" else SD15
 
 
-def family_of_file(keys: Collection[str]) -> Family | None:
-    """The family of a single file by the names of its tensors."""
-    return next((family for family in FAMILIES.values() if any(key.startswith(family.keys) for key in keys)), None)
+def family_of_file(names: Collection[str]) -> Family | None:
+    """The family of a single file by the names of its tensors; None without text encoders of any."""
+    return next(
+        (family for family in FAMILIES.values() if any(name.startswith(tuple(family.keys.values())) for name in names)),
+        None,
+    )
 
 
 # Of SD 2: a tensor whose spread tells its two kinds apart, and where they part.
@@ -191,3 +190,53 @@ def schedule_of_file(family: Family, keys: Collection[str], metadata: Mapping[st
         # Lin et al. 2023 (arXiv:2305.08891): drawing has to begin at the last step, which only trailing does.
         return {"prediction_type": prediction, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return {"prediction_type": prediction, "rescale_betas_zero_snr": False}
+
+
+# The noise schedules that every sampler here has.
+_BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+_SPACINGS = ("leading", "trailing", "linspace")
+
+
+def check_schedule(scheduler: Mapping, what: str) -> None:
+    """Raises LikenessError, with the setting's name, if a scheduler_config.json describes no noise schedule."""
+    steps = scheduler.get("num_train_timesteps", 1000)
+    start, end = scheduler.get("beta_start", 0.0001), scheduler.get("beta_end", 0.02)
+    trained = scheduler.get("trained_betas")
+    problems = {
+        "num_train_timesteps": (_is_whole(steps) and 1 < steps <= _MOST_STEPS, f"from 2 to {_MOST_STEPS}"),
+        "beta_schedule": (scheduler.get("beta_schedule", "linear") in _BETA_SCHEDULES, " or ".join(_BETA_SCHEDULES)),
+        "beta_start": (_is_share(start), "above 0 and below 1"),
+        "beta_end": (_is_share(end) and not (_is_share(start) and end < start), "above beta_start and below 1"),
+        "trained_betas": (
+            trained is None or (isinstance(trained, list) and len(trained) == steps and all(map(_is_share, trained))),
+            "null, or one number above 0 and below 1 for each step",
+        ),
+        "timestep_spacing": (scheduler.get("timestep_spacing", "leading") in _SPACINGS, " or ".join(_SPACINGS)),
+        "steps_offset": (
+            _is_whole(offset := scheduler.get("steps_offset", 0)) and 0 <= offset <= 1,
+            "0 or 1",
+        ),
+        "rescale_betas_zero_snr": (
+            scheduler.get("rescale_betas_zero_snr", False) in (True, False, None),
+            "true or false",
+        ),
+    }
+    for key, (fits, expected) in problems.items():
+        if not fits:
+            said = repr(scheduler.get(key))
+            raise LikenessError(
+                f"{what}: {key} in scheduler_config.json is {said if len(said) < 80 else said[:80] + '...'}, expected "
+                f"{expected}; get the right file"
+            )
+
+
+# A thousand in all of Stable Diffusion; ten times as many is no typing error.
+_MOST_STEPS = 10_000
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from likeness.compvis import unet_name
 from likeness.errors import LikenessError
 from likeness.tensors import safetensors_bytes, tensor_part, with_metadata
 
@@ -19,13 +20,8 @@ _BLOCK = [*_ATTENTION, "ff.net.0.proj", "ff.net.2"]
 _TEXT_ATTENTION = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"]
 _TEXT_LAYER = [*_TEXT_ATTENTION, "mlp.fc1", "mlp.fc2"]
 
-# Of a residual block and its samplers, what LoCon adds, and what CompVis called it.
-_RESNET = {
-    "conv1": "in_layers_2",
-    "time_emb_proj": "emb_layers_1",
-    "conv2": "out_layers_3",
-    "conv_shortcut": "skip_connection",
-}
+# Of a residual block, what LoCon adds.
+_RESNET = ("conv1", "time_emb_proj", "conv2", "conv_shortcut")
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -57,11 +53,8 @@ def unet_modules(config: Mapping, layers: str = "all", convolutions: bool = Fals
     ]
     if convolutions:
         paths += _convolutions(config)
-    if _is_sdxl(config):
-        names = {path: _compvis_name(path, config["layers_per_block"]) for path in paths}
-    else:
-        names = {path: path.replace(".", "_") for path in paths}
-    return [Module(path, f"lora_unet_{names[path]}") for path in sorted(paths)]
+    named = unet_name if config.get("addition_embed_type") == "text_time" else lambda path, _: path
+    return [Module(path, f"lora_unet_{named(path, config).replace('.', '_')}") for path in sorted(paths)]
 
 
 def text_encoder_modules(layers: int, path_prefix: str, key_prefix: str = "lora_te", only: str = "all") -> list[Module]:
@@ -115,36 +108,6 @@ def _convolutions(config: Mapping) -> list[str]:
     ]
     paths += [f"down_blocks.{i}.downsamplers.0.conv" for i in range(levels - 1)]
     return paths + [f"up_blocks.{i}.upsamplers.0.conv" for i in range(levels - 1)]
-
-
-def _is_sdxl(config: Mapping) -> bool:
-    return config.get("addition_embed_type") == "text_time"
-
-
-def _compvis_name(path: str, layers_per_block: int) -> str:
-    """SDXL's layer under the name of the original code, with underscores: down_blocks.1.attentions.0.proj_in is
-    input_blocks_4_1_proj_in. A level's layers and its sampler are numbered through, after conv_in as input block 0."""
-    per_level = layers_per_block + 1
-    side, *rest = path.split(".")
-    if side == "mid_block":
-        kind, number, *layer = rest
-        place = f"middle_block_{1 if kind == 'attentions' else 2 * int(number)}"
-    else:
-        level, kind, number, *layer = rest
-        level, number = int(level), int(number)
-        match side, kind:
-            case "down_blocks", "downsamplers":
-                return f"input_blocks_{per_level * level + per_level}_0_op"
-            case "up_blocks", "upsamplers":
-                # 2, because every level of SDXL that goes up has attention.
-                return f"output_blocks_{per_level * level + layers_per_block}_2_conv"
-            case "down_blocks", _:
-                place = f"input_blocks_{per_level * level + number + 1}_{int(kind == 'attentions')}"
-            case _:
-                place = f"output_blocks_{per_level * level + number}_{int(kind == 'attentions')}"
-    if kind == "resnets":
-        return f"{place}_{_RESNET[layer[0]]}"
-    return f"{place}_{'_'.join(layer)}"
 
 
 def lora_bytes(tensors: Mapping[str, torch.Tensor], precision: str) -> bytes:

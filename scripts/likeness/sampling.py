@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from likeness.base_model import check_part, load_part
+from likeness.base_model import load_part
 from likeness.conditioning import Conditioning, prompt_conditioning
 from likeness.devices import out_of_memory
 from likeness.errors import LikenessError
@@ -82,13 +82,11 @@ def load_pipeline(base: dict, lora: Path | None, device: torch.device, sampler: 
     """
     import diffusers
 
-    for part in set(FAMILIES[base["family"]].parts) - {"vae"}:  # which load_part looks at
-        check_part(base, part)
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    extras = {} if base["family"] == "sdxl" else {"safety_checker": None, "feature_extractor": None}
-    pipeline = getattr(diffusers, FAMILIES[base["family"]].pipeline).from_pretrained(
-        base["path"], dtype=dtype, local_files_only=True, vae=load_part(base, "vae", dtype), **extras
-    )
+    family, dtype = FAMILIES[base["family"]], torch.float16 if device.type == "cuda" else torch.float32
+    parts = {part: load_part(base, part, dtype) for part in family.parts}
+    if family.name != "sdxl":
+        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipeline = getattr(diffusers, family.pipeline)(**parts)
     scheduler, settings = SAMPLERS[sampler]
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(
         pipeline.scheduler.config, **settings, prediction_type=base["prediction_type"]
