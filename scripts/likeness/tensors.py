@@ -125,6 +125,8 @@ def torch_dtypes() -> dict:
         "BF16": torch.bfloat16,
         "F8_E4M3": torch.float8_e4m3fn,
         "F8_E5M2": torch.float8_e5m2,
+        "I64": torch.int64,
+        "I32": torch.int32,
         "U8": torch.uint8,
     }
 

@@ -150,7 +150,7 @@ def check_finite(tensor, name: str, what: str) -> None:
     import torch
 
     # float8 has no test of its own.
-    finite = torch.isfinite(tensor if tensor.itemsize > 1 else tensor.half())
+    finite = torch.isfinite(tensor.half() if tensor.itemsize == 1 else tensor)
     if not finite.all():
         raise LikenessError(
             f"{what}: {name} has {int((~finite).sum())} numbers that are infinite or none (NaN); the file is damaged, "

@@ -14,6 +14,8 @@ from likeness.base_model import load_part
 from likeness.errors import LikenessError
 from likeness.families import FAMILIES
 from likeness.lora_file import DTYPES, Module, encoder_path_prefix, text_encoder_modules, unet_modules
+from likeness.tensors import FLOATS, Entry, read_header
+from likeness.weights import check_finite, one_line
 
 ADAPTER = "default"
 
@@ -63,25 +65,64 @@ class Network:
 
 def load_weights(found: Mapping[str, Network], file: Path) -> None:
     """Go on from a LoRA file instead of from nothing. Raises LikenessError, before anything is changed, if it is not of
-    the same kind, rank, alpha and layers."""
-    import safetensors.torch
-
-    try:
-        tensors = safetensors.torch.load_file(file)
-    except Exception as error:
-        raise LikenessError(f"network_weights {file}: damaged, or no safetensors file ({error})") from None
+    the same kind, rank, alpha and layers, or has numbers that are none."""
+    what = f"network_weights {file}"
+    entries = _file_entries(found, file, what)
     expected = {key: tensor for network in found.values() for key, tensor in network.tensors().items()}
     advice = "network, rank, alpha, layers and train_text_encoder must be those that it was trained with"
-    if different := sorted(set(expected) ^ set(tensors)):
-        whose = "is missing" if different[0] in expected else "has no place here"
-        raise LikenessError(f"network_weights {file}: {len(different)} names differ ({different[0]} {whose}); {advice}")
+    # A file without alphas is read everywhere as one whose alpha is the rank.
+    down = {key: key.replace(".alpha", ".lora_down.weight") for key in expected if key.endswith(".alpha")}
+    implied = {key for key, rank in down.items() if key not in entries and rank in entries}
+    if missing := sorted(expected.keys() - entries.keys() - implied):
+        raise LikenessError(f"{what}: {len(missing)} names differ ({missing[0]} is missing); {advice}")
+    if more := sorted(entries.keys() - expected.keys()):
+        raise LikenessError(
+            f"{what}: {len(more)} names differ ({one_line(more[0])} has no place here, as much of LyCORIS' preset full "
+            f"has none: its preset attn-mlp trains these layers); {advice}"
+        )
+    tensors = {}
     for key, tensor in expected.items():
+        entry = entries[down[key] if key in implied else key]
+        of_alpha = key.endswith(".alpha")
+        if entry.dtype not in (*FLOATS, *(("I64", "I32") if of_alpha else ())):
+            raise LikenessError(f"{what}: {entry.name} is of {entry.dtype}; expected fp32, fp16 or bf16")
+        if key in implied:
+            tensors[key] = torch.tensor(float(entry.shape[0]))
+        elif entry.shape == tuple(tensor.shape) or (of_alpha and entry.shape == (1,)):
+            tensors[key] = entry.read().reshape(tensor.shape)
+        else:
+            shapes = f"of shape {list(entry.shape)}, expected {list(tensor.shape)}"
+            raise LikenessError(f"{what}: {entry.name} differs in rank or kind, {shapes}; {advice}")
+        check_finite(tensors[key], entry.name, what)
         # kohya's alphas are in half precision.
-        scaled = key.endswith(".alpha") and not math.isclose(float(tensors[key]), float(tensor), rel_tol=0.004)
-        if tensors[key].shape != tensor.shape or scaled:
-            raise LikenessError(f"network_weights {file}: {key} differs in rank or alpha; {advice}")
+        if of_alpha and not math.isclose(float(tensors[key]), float(tensor), rel_tol=0.004):
+            numbers = f"{float(tensors[key]):g}, expected {float(tensor):g}"
+            raise LikenessError(f"{what}: {key} differs in alpha, {numbers}; {advice}")
     for network in found.values():
         network.load(tensors)
+
+
+def _file_entries(found: Mapping[str, Network], file: Path, what: str) -> dict[str, Entry]:
+    """What a LoRA file holds, under the names of these networks."""
+    try:
+        entries = read_header(file).entries
+    except ValueError as error:
+        raise LikenessError(f"{what}: damaged, or no safetensors file ({one_line(error)})") from None
+    # What other programs call a layer: SDXL's by diffusers' name, and an only text encoder the first one.
+    ours = {}
+    for module in (module for network in found.values() for module in network.modules):
+        if module.key.startswith("lora_unet_"):
+            ours[f"lora_unet_{module.path.replace('.', '_')}"] = module.key
+        elif module.key.startswith("lora_te_"):
+            ours[module.key.replace("lora_te_", "lora_te1_", 1)] = module.key
+    renamed: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        layer, dot, kind = name.partition(".")
+        key = f"{ours.get(layer, layer)}{dot}{kind}"
+        if key in renamed:
+            raise LikenessError(f"{what}: {name} is there under two names; get the file again")
+        renamed[key] = entry
+    return renamed
 
 
 def networks(train: Mapping, base: Mapping, device: torch.device) -> dict[str, Network]:
