@@ -339,7 +339,7 @@ def _check_prompt(prompt: str, negative: bool = False) -> None:
     try:
         check_prompt(prompt, negative)
     except LikenessError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"prompt {prompt!r} {error}") from None
 
 
 class Sample(Section):

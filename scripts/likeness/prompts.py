@@ -11,6 +11,7 @@ from typing import NamedTuple
 from likeness.errors import LikenessError
 
 ROUND, SQUARE = 1.1, 1 / 1.1
+SHOWN = 40  # letters of what is refused
 LARGEST_WEIGHT = 10.0  # twenty-four brackets around a word; more is a slip of the hand
 
 _PIECE = re.compile(r"\\[\\()\[\]]?|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
@@ -70,7 +71,7 @@ def sections(prompt: str) -> list[list[Part]]:
         elif piece in opened:
             opened[piece].append(len(found[-1]))
         elif number and opened["("]:
-            close("(", _number(number, prompt))
+            close("(", _number(number))
         elif piece == ")" and opened["("]:
             close("(", ROUND)
         elif piece == "]" and opened["["]:
@@ -78,7 +79,7 @@ def sections(prompt: str) -> list[list[Part]]:
         else:
             first, *others = _BREAK.split(piece)
             if others and any(opened.values()):
-                raise LikenessError(f"prompt {prompt!r} has BREAK in brackets; close them before it")
+                raise LikenessError("has BREAK in brackets; close them before it")
             found[-1].append([first, 1.0])
             found += [[[other, 1.0]] for other in others]
     for bracket, weight in (("(", ROUND), ("[", SQUARE)):
@@ -86,7 +87,7 @@ def sections(prompt: str) -> list[list[Part]]:
             close(bracket, weight)
     for section in found:
         if heavy := next((weight for _, weight in section if abs(weight) > LARGEST_WEIGHT), None):
-            raise LikenessError(f"prompt {prompt!r} has words of weight {heavy:g}; expected at most {LARGEST_WEIGHT:g}")
+            raise LikenessError(f"has words of weight {heavy:g}; expected at most {LARGEST_WEIGHT:g}")
     return [_joined(section) for section in found]
 
 
@@ -103,26 +104,26 @@ def literal(text: str) -> str:
 
 
 def check_prompt(prompt: str, negative: bool = False) -> None:
-    """Raises LikenessError if A1111 would draw a prompt otherwise than it is drawn here."""
+    """Raises LikenessError, with what the prompt has, if A1111 would draw it otherwise than it is drawn here."""
     sections(prompt)
-    _refuse(prompt, prompt, _NOT_DRAWN + _COMPOSED * (not negative))
+    _refuse(prompt, _NOT_DRAWN + _COMPOSED * (not negative))
     inner, rest = "", re.sub(r"\\.", "", prompt)
     while inner != rest:  # from the innermost brackets outwards
-        _refuse(prompt, rest, _BY_STEP)
+        _refuse(rest, _BY_STEP)
         inner, rest = rest, re.sub(r"\[([^][]*)\]", r"\1", rest)
 
 
-def _refuse(prompt: str, text: str, patterns: list[tuple[str, str]]) -> None:
+def _refuse(text: str, patterns: list[tuple[str, str]]) -> None:
     for pattern, what in patterns:
         if found := re.search(pattern, text):
-            raise LikenessError(f"prompt {prompt!r} {what.format(repr(found[0]))}")
+            raise LikenessError(what.format(repr(found[0][:SHOWN])))
 
 
-def _number(text: str, prompt: str) -> float:
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise LikenessError(f"prompt {prompt!r} has the weight {text!r}; expected a number such as 1.2") from None
+        raise LikenessError(f"has the weight {text[:SHOWN]!r}; expected a number such as 1.2") from None
 
 
 def _joined(section: list[list]) -> list[Part]:
