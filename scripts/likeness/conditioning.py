@@ -1,4 +1,4 @@
-"""What the U-Net reads of a caption: the text encoders' hidden states and, for SDXL, their pooled summary.
+"""What the U-Net reads of a caption or a prompt: the text encoders' hidden states and, for SDXL, their pooled summary.
 
 Encoders and tokenizers are given as lists, one for each text encoder of the family (load_text_encoders).
 """
@@ -15,7 +15,7 @@ from likeness.families import FAMILIES
 from likeness.prompts import sections
 
 TOKENS = 77  # what CLIP reads at once, with its two marks
-CHUNK = TOKENS - 2  # words' tokens of a longer text that are read at once
+CHUNK = TOKENS - 2  # tokens of words among them
 COMMA_REACH = 20  # A1111's default for "Prompt word wrap length limit"
 # Of the mean size of a chunk's states; below, their mean is rounding. That of the demonstration's encoder is 0.006.
 SMALLEST_MEAN = 1e-5
@@ -113,7 +113,7 @@ def prompt_chunks(tokenizer, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
             for token in tokenizer(part.text, add_special_tokens=False, verbose=False).input_ids
         ]
         cut = _cut([token for token, _ in tokens], comma)
-        # A BREAK makes a chunk of its own of nothing; at the end of a prompt nothing is nothing.
+        # An empty section before a BREAK is an empty chunk; behind the last BREAK it is none.
         if not cut and (number < len(prompt_sections) - 1 or not chunks):
             cut = [slice(0, 0)]
         chunks += [tokens[part] for part in cut]

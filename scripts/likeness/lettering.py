@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 OWN, OPENCV = "own", "uni"  # Pillow's font, and OpenCV's name of its font for all scripts
 JOINER, AS_TEXT, AS_EMOJI = "\u200d\ufe0e\ufe0f"  # between the parts of an emoji, and behind one: how it is shown
-# Of code points that no letter has, what a font draws for all that it lacks.
+# A code point that is no letter: what a font draws for it, it draws for all that it lacks.
 NO_LETTER = "\U0010fffe"
 
 
