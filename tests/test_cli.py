@@ -21,9 +21,9 @@ cli.run(main)
 """
 
 
-def called(root: Path, work: str, log: Path) -> subprocess.CompletedProcess:
-    program = PROGRAM.format(work=work)
-    environment = os.environ | {"PYTHONPATH": str(root / "scripts")}
+def called(root: Path, work: str, log: Path, program: str = PROGRAM) -> subprocess.CompletedProcess:
+    program = program.format(work=work)
+    environment = os.environ | {"PYTHONPATH": str(root / "scripts"), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-c", program, "--log", log]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -55,6 +55,24 @@ def test_a_disk_that_takes_nothing_is_one_line(root, tmp_path, number, advice):
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith(f"error: x.png: {advice}")
         assert done.stderr.endswith("and run the same command again\n")
+
+
+def test_a_job_whose_log_is_full_is_done_all_the_same(root):
+    """What it made is whole, and a failed job's outputs would be deleted. Python writes the chatter at the end."""
+    chatter = PROGRAM.replace('cli.say("at work")', 'print("chatter of a library")')
+    done = called(root, "pass", Path("/dev/full"), chatter)
+    said = "the log could not be written, perhaps because its disk is full; what the job made is whole\n"
+    assert (done.returncode, done.stderr) == (0, said)
+
+
+def test_no_folder_for_temporary_files_is_one_line(root, tmp_path):
+    """Python looks for one in TMPDIR, /tmp, /var/tmp and here."""
+    work = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']; tempfile.gettempdir()"
+    done = called(root, work, tmp_path / "a.log")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        1,
+        "error: no folder for temporary files can be written; free some space in one, or set TMPDIR to another",
+    )
 
 
 def test_a_log_that_cannot_be_opened_is_one_line(root, tmp_path):

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import resource
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -62,6 +65,20 @@ def test_the_published_weights_fill_the_authors_network_completely(upsampler, mo
     assert sum(tensor.numel() for tensor in weights.values()) == 16_697_987
     upsampler.model.load_state_dict(weights, strict=True)
     assert type(upsampler).__module__.startswith("realesrgan.")
+
+
+def test_no_space_for_temporary_files_is_a_sentence(model_files, tmp_path, monkeypatch):
+    """The limit on a file's size is met the way a full disk is: the write fails half-way."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(LikenessError, match=f"{tmp_path}.* too large .* free some space"):
+            upscale.real_esrganer(model_files, TILE, torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_cut_short_are_refused(model_files, upsampler, tmp_path):

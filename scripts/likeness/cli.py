@@ -27,6 +27,8 @@ DISK_TROUBLE = dict.fromkeys(DISK_FULL, "free some space (df -h, and df -i for t
     errno.EISDIR: "remove that folder",
 }
 
+NO_TEMPORARY_FOLDER = "No usable temporary directory found"  # Python's words, under the number of a missing file
+
 # Where a person looks. `open_log` points 1 and 2 at the log file, so that the chatter of libraries goes there.
 terminal = sys.stderr
 
@@ -76,19 +78,31 @@ def run(main: Callable[[], None]) -> None:
     except LikenessError as error:
         _leave(str(error))
     except OSError as error:
+        if NO_TEMPORARY_FOLDER in str(error):
+            _leave("no folder for temporary files can be written; free some space in one, or set TMPDIR to another")
         if error.errno not in DISK_TROUBLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _leave(f"{where}{error.strerror.lower()}; {DISK_TROUBLE[error.errno]} and run the same command again")
+    if not _log_is_written():
+        say("the log could not be written, perhaps because its disk is full; what the job made is whole")
 
 
 def _leave(message: str) -> NoReturn:
     say(f"error: {message}")
+    _log_is_written()
+    sys.exit(1)
+
+
+def _log_is_written() -> bool:
+    """Whether the log takes what Python still holds for it. If not, Python lets go of it: it would try again at its
+    end, and then call the whole job failed."""
     try:
         sys.stdout.flush()
     except OSError:
-        os._exit(1)  # the log's disk is full: Python would fail a second time, in writing what its buffers hold
-    sys.exit(1)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open
+        return False
+    return True
 
 
 def say(text: str) -> None:

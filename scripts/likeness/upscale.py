@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from likeness.errors import LikenessError
+from likeness.files import write_atomic
 from likeness.identity import similarity
 from likeness.images import lanczos
 from likeness.models import REALESRGAN_GRAPH, REALESRGAN_WEIGHTS, model_path
@@ -98,9 +99,11 @@ def real_esrganer(models: Path, tile: int, device, weights: Path | None = None) 
         tensors = own_state_dict(weights, network)
     else:
         tensors = state_dict(model_path(models, REALESRGAN_GRAPH), model_path(models, REALESRGAN_WEIGHTS), network)
+    saved = io.BytesIO()
+    torch.save({"params_ema": tensors}, saved)
     with tempfile.TemporaryDirectory() as folder:  # it reads its weights from a file only
         file = f"{folder}/x4plus.pth"
-        torch.save({"params_ema": tensors}, file)
+        write_atomic(Path(file), saved.getvalue())
         half = device.type == "cuda"
         return RealESRGANer(
             SCALE, file, model=network, tile=tile, tile_pad=TILE_PAD, pre_pad=0, half=half, device=device
