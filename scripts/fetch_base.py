@@ -1,9 +1,12 @@
 """Find the base model (a diffusers folder, a single .safetensors file or a hub id) and the user's own VAE, hash them,
 and say where they are."""
 
+from pathlib import Path
+
 from likeness import cli
 from likeness.base_model import diffusers_folder, manifest, vae_folder
 from likeness.files import private_folder
+from likeness.kinds import distilled_word
 from likeness.manifests import write_json
 from likeness.models import model_path
 
@@ -18,6 +21,12 @@ def main() -> None:
     vae = vae_folder(args.config.vae, args.roots, folder, args.cache) if own_vae else None
     about = manifest(model, folder, args.base.parent, vae, args.config.prediction_type)
     write_json(args.base, about)
+    if word := distilled_word(Path(model).name):
+        cli.say(
+            f"warning: base_model {model}: by its name a distilled model ({word}): made to be drawn in 1 to 8 steps "
+            "with a guidance_scale of 1 to 2, which training as a plain model undoes; train on the model that it was "
+            "made from"
+        )
     cli.say(f"base model {model}: {about['family']}, {about['prediction_type']}, digest {about['digest'][:16]}")
 
 

@@ -7,6 +7,7 @@ is made for all.
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from likeness import base_model, single_file
 from likeness.base_model import diffusers_folder, load_manifest, load_part, manifest, vae_folder
 from likeness.errors import LikenessError
 from likeness.families import FAMILIES
+from likeness.kinds import distilled_word
 from likeness.models import CLIP_VOCABULARY
 from narrow_base import narrow, narrow_models, original_tensors
 
@@ -582,6 +584,91 @@ def test_a_folder_of_another_kind_is_refused_by_its_name(tmp_path, small_base, l
     shutil.copytree(small_base, tmp_path / "model")
     change(tmp_path / "model")
     refused("model", expected, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "flags"),
+    [
+        ("DDIM", ("clip_sample", "thresholding")),
+        ("UniPC", ("thresholding", "use_exponential_sigmas", "use_beta_sigmas")),
+    ],
+)
+def test_a_models_own_sampler_settings_make_no_other_sampler(tmp_path, small_base, sampler, flags):
+    """diffusers fails on two of them at once, and clips latents where a file does not say otherwise."""
+    from likeness.sampling import load_pipeline
+
+    shutil.copytree(small_base, tmp_path / "model")
+    scheduler(use_exponential_sigmas=True, use_beta_sigmas=True, thresholding=True)(tmp_path / "model")
+    config = tmp_path / "model/scheduler/scheduler_config.json"
+    numbers = json.loads(config.read_text())
+    del numbers["clip_sample"]
+    config.write_text(json.dumps(numbers))
+    used = load_pipeline(found("model", tmp_path), None, torch.device("cpu"), sampler).diffusers.scheduler.config
+    assert [used[flag] for flag in flags] == [False] * len(flags)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, small_base) -> tuple[Path, list[str]]:
+    """A repository, and what was asked of it: hub_folder copies what fits the patterns."""
+    repository, asked = tmp_path / "repository", []
+    shutil.copytree(small_base, repository)
+    # As on the hub: a second model's folder, pickles, and what nothing reads.
+    (repository / "safety_checker").mkdir()
+    for name in ("unet/diffusion_pytorch_model.bin", "safety_checker/model.safetensors", "unet/notes.md"):
+        beside(repository, name)
+
+    def copied(model, files, not_here, advice, revision=None):
+        for path in sorted(repository.rglob("*")):
+            name = path.relative_to(repository).as_posix()
+            if path.is_file() and any(fnmatch(name, pattern) for pattern in files):
+                (tmp_path / "snapshot" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, tmp_path / "snapshot" / name)
+                asked.append(name)
+        return tmp_path / "snapshot"
+
+    monkeypatch.setattr(base_model, "hub_folder", copied)
+    return repository, asked
+
+
+@pytest.mark.parametrize("layout", ["plain", "only fp16", "the U-Net alone in fp16", "fp16 in shards", "both"])
+def test_of_a_hub_id_what_is_read_is_asked_for(tmp_path, hub, small_base, layout):
+    repository, asked = hub
+    if layout == "both":
+        beside(repository / "unet", "diffusion_pytorch_model.fp16.safetensors")
+    else:
+        READ_FOLDERS[layout](repository)
+    shutil.copytree(small_base, tmp_path / "model")
+    whole, base = found("model", tmp_path), found("owner/name", tmp_path)
+    expected, numbers = ({part: load_part(b, part).state_dict() for part in PARTS} for b in (whole, base))
+    assert same(numbers, expected)
+    assert len(asked) == len(set(asked)) and set(base["sha256"]) <= set(asked)
+    assert {Path(name).suffix for name in asked} <= {".json", ".txt", ".safetensors"} and "safety" not in str(asked)
+    assert {name for name in asked if name.endswith(".safetensors")} <= set(base["sha256"])
+
+
+def test_of_a_hub_id_of_another_kind_no_weights_are_asked_for(tmp_path, hub):
+    repository, asked = hub
+    pipeline("FluxPipeline")(repository)
+    refused("owner/name", "this is Flux", tmp_path)
+    assert asked and not [name for name in asked if name.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("stabilityai/sdxl-turbo", "turbo"),
+        ("dreamshaperXL_v21TurboDPMSDE.safetensors", "turbo"),
+        ("SimianLuo/LCM_Dreamshaper_v7", "lcm"),
+        ("sdxl_lightning_4step.safetensors", "lightning"),
+        ("Hyper-SD15-8steps", "hyper-sd"),
+        ("sdxl-dmd2", "dmd2"),
+        ("hyperrealistic_v3.safetensors", None),
+        ("calcmix.safetensors", None),
+        ("stable-diffusion-v1-5", None),
+    ],
+)
+def test_a_distilled_model_is_known_by_its_name(name, word):
+    assert distilled_word(name) == word
 
 
 def test_macos_note_about_a_file_is_refused(tmp_path):

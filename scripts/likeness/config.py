@@ -583,7 +583,7 @@ def _models_nowhere(config: Config, runs: Mapping[str, Mapping], roots: Iterable
 def _could_be_hub_id(model: str, roots: Iterable[Path]) -> bool:
     """owner/name or name; not where a folder of the owner's name is here, for then a path was meant."""
     owner, slash, _ = model.partition("/")
-    is_file = Path(model).suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+    is_file = Path(model).suffix.lower() in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
     is_path = is_file or (slash and found_below(owner, roots))
     return not is_path and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model))
 

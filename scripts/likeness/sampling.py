@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from likeness.base_model import load_part
+from likeness.base_model import check_part, load_part
 from likeness.conditioning import Conditioning, prompt_conditioning
 from likeness.devices import out_of_memory
 from likeness.errors import LikenessError
@@ -28,6 +28,11 @@ SAMPLERS = {
     "DDIM": ("DDIMScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {"use_karras_sigmas": False}),
 }
+# What would make another sampler of each. diffusers clips by default, where a base model's file is of a sampler that
+# does not; latents go beyond 1.
+_NO_OTHER = dict.fromkeys(
+    ("clip_sample", "thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
+)
 
 # Pictures drawn at once on a CPU: 1.4 times as fast as one at a time on the demonstration's base (docs/sampling.md).
 # Twice as many gained 9 % more there, and take twice the memory: at 512 px about 0.4 GB of VAE for each picture.
@@ -83,13 +88,16 @@ def load_pipeline(base: dict, lora: Path | None, device: torch.device, sampler: 
     import diffusers
 
     family, dtype = FAMILIES[base["family"]], torch.float16 if device.type == "cuda" else torch.float32
-    parts = {part: load_part(base, part, dtype) for part in family.parts}
-    if family.name != "sdxl":
-        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline = getattr(diffusers, family.pipeline)(**parts)
+    # Of the folder itself only the scheduler is read here, with the defaults of its own class.
+    check_part(base, "scheduler")
+    parts = {part: load_part(base, part, dtype) for part in family.parts if part != "scheduler"}
+    extras = {} if family.name == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+    pipeline = getattr(diffusers, family.pipeline).from_pretrained(
+        base["path"], local_files_only=True, **parts, **extras
+    )
     scheduler, settings = SAMPLERS[sampler]
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(
-        pipeline.scheduler.config, **settings, prediction_type=base["prediction_type"]
+        pipeline.scheduler.config, **_NO_OTHER, **settings, prediction_type=base["prediction_type"]
     )
     pipeline.set_progress_bar_config(disable=True)
     layers = read_layers(lora) if lora else {}
