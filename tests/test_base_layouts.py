@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from damage import DAMAGES
 from likeness import base_model, single_file
 from likeness.base_model import diffusers_folder, load_manifest, load_part, manifest, vae_folder
 from likeness.errors import LikenessError
@@ -178,6 +179,20 @@ def test_a_single_file_without_vae_works_with_one_of_ones_own(tmp_path, made):
     assert not (first["path"] / "vae").exists()
     second = found("whole.safetensors", tmp_path)
     assert second["path"] == first["path"] and "vae_path" not in second and same(written(second), models)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, Path.unlink], ids=lambda damage: damage.__name__)
+def test_a_converted_model_that_was_damaged_is_made_anew(tmp_path, made, damage):
+    models, tensors, _ = made["sd15"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    base = found("model.safetensors", tmp_path)
+    kept = base["path"] / "vae/config.json"
+    before = kept.stat().st_mtime_ns
+    for name in ("unet/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"):
+        damage(base["path"] / name)
+    again = found("model.safetensors", tmp_path)
+    assert again == base and same(written(again), models) and kept.stat().st_mtime_ns == before
+    assert [path.name for path in tmp_path.glob("store/*")] == [base["path"].name]
 
 
 def test_endings_in_capitals_are_read(tmp_path, made):

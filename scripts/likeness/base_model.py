@@ -10,7 +10,7 @@ from likeness.families import FAMILIES, Family, check_schedule, family_of_folder
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
 from likeness.kinds import kind_of_pipeline, kind_of_scheduler, kind_of_text_encoder, kind_of_unet, kind_of_vae
-from likeness.manifests import checked, read_json
+from likeness.manifests import checked, read_json, seal
 from likeness.provenance import canonical, digest, file_sha256
 from likeness.single_file import converted, converted_vae, read_single_file
 from likeness.weights import VARIANTS, check_weights, empty_model, one_line, stem, weight_files
@@ -360,4 +360,5 @@ def _converted_single_file(path: Path, merge_list: Path, store: Path, own_vae: b
     numbers = json.loads(scheduler.read_text())
     if numbers | file.schedule != numbers:
         write_atomic(scheduler, json.dumps(numbers | file.schedule, indent=2, sort_keys=True) + "\n")
+        seal(scheduler)
     return target

@@ -18,6 +18,7 @@ from likeness.errors import LikenessError
 from likeness.families import FAMILIES, SCHEDULER, Family, family_of_file, schedule_of_file
 from likeness.files import write_atomic
 from likeness.kinds import kind_of_file, kind_of_other_file
+from likeness.manifests import is_whole, seal
 from likeness.provenance import file_sha256
 from likeness.tensors import Entry, Header, read_header, torch_dtypes, write_tensors
 from likeness.weights import check_entry, check_finite, empty_model, shapes, stem
@@ -140,26 +141,27 @@ def _block(name: str) -> str | None:
 def converted(path: Path, file: SingleFile, parts: Sequence[str], merge_list: Path, store: Path, what: str) -> Path:
     """The diffusers folder of a checkpoint with at least these parts' weights, kept under `store` by the file's hash.
 
-    Raises LikenessError, before anything is kept, if a tensor of them is missing, of another shape or not finite.
+    What was damaged there is made anew. Raises LikenessError, before anything is kept, if a tensor is missing, of
+    another shape or not finite.
     """
     if "vae" in parts and not any(name.startswith(VAE) for name in file.header.entries):
         raise LikenessError(f"{what}: it has no VAE; name one with vae:")
-    plans = {part: sources(file.header.entries, file.family, part, what) for part in parts}
+    family = file.family
+    plans = {part: sources(file.header.entries, family, part, what) for part in parts}
     target = store / file_sha256(path)[:16]
-    missing = [part for part in parts if not (target / part).is_dir()]
+    wanted = [part for part in family.parts if part in parts or part not in family.config]
+    missing = [part for part in wanted if not _is_kept(target / part)]
     if missing:
         with _new_folder(target.with_name(f"{target.name}.partial")) as partial:
-            write_config(file.family, partial, merge_list, file.schedule)
-            _write_out(file.family, partial)
+            write_config(family, partial, merge_list, file.schedule)
+            _write_out(family, partial)
             for part in missing:
-                _write_part(partial / part, part, file.family, plans[part], what)
-            for part in set(file.family.config) - set(missing):
-                shutil.rmtree(partial / part)
-            if target.is_dir():
-                for part in missing:
-                    (partial / part).rename(target / part)
-            else:
-                partial.rename(target)
+                if part in plans:
+                    _write_part(partial / part, part, family, plans[part], what)
+            target.mkdir(exist_ok=True)
+            for part in missing:
+                _keep(partial / part, target / part)
+            (partial / "model_index.json").replace(target / "model_index.json")
     return target
 
 
@@ -170,11 +172,25 @@ def converted_vae(path: Path, family: Family, store: Path, what: str) -> Path:
         raise LikenessError(f"{what}: this is {kind_of_other_file(header)}; expected a VAE of {family.title}")
     plan = sources(header.entries, family, "vae", what)
     target = store / f"vae-{family.name}-{file_sha256(path)[:16]}"
-    if not target.is_dir():
+    if not _is_kept(target):
         with _new_folder(target.with_name(f"{target.name}.partial")) as partial:
             _write_part(partial, "vae", family, plan, what)
-            partial.rename(target)
+            _keep(partial, target)
     return target
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a part is there as it was made; one that an older version made, without seals, is taken as it is."""
+    sealed = [folder / made.name.removeprefix(".").removesuffix(".made") for made in folder.glob(".*.made")]
+    return folder.is_dir() and all(path.is_file() and is_whole(path) for path in sealed)
+
+
+def _keep(made: Path, folder: Path) -> None:
+    """A part that is whole, in the place of what is there."""
+    for path in sorted(made.iterdir()):
+        seal(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
 
 
 @contextmanager
