@@ -59,6 +59,12 @@ def test_two_of_steps_epochs_and_repeats_give_the_third(train, images, expected)
         assert train[key] is not None or f") = {number};" in sentence
 
 
+def test_more_steps_than_were_asked_for_are_said_with_the_reason():
+    said = "more than the 10 asked for, because every epoch shows every photo; 100 in all"
+    assert dataset.arithmetic(plan(10, 2, None, 1, 1), [SQUARE] * 50).endswith(said)
+    assert "asked for" not in dataset.arithmetic(plan(100, 3, None, 2, 1), [SQUARE] * 7), "whole repeats, 5 steps more"
+
+
 def test_as_many_regularisation_photos_are_shown_as_of_the_subject():
     for others in ([SQUARE] * 3, [SQUARE] * 300):
         schedule = dataset.schedule(plan(2000, 10, None, 2, 1), [SQUARE] * 20, others)

@@ -202,3 +202,50 @@ def test_an_unknown_argument_is_named_with_those_there_are():
 def test_a_value_that_the_optimizer_refuses_is_an_error_that_names_it():
     with pytest.raises(LikenessError, match="AdamW refuses them"):
         optimizers.optimizer(train(optimizer_args={"betas": [2.0, 0.9]}), {"unet": [torch.nn.Parameter(torch.ones(2))]})
+
+
+SWITCHES = ("relative_step", "scale_parameter", "warmup_init", "decouple", "use_bias_correction", "safeguard_warmup")
+# Of each argument the two ends that are taken, and what lies beyond them or is of another kind.
+ENDS: dict[str, tuple[list, list]] = {
+    "betas": ([[0.0, 0.0], [0.999999, 0.999999]], [[0.9], [0.9, 1], [-0.1, 0.9], 0.9, [True, 0.9], [0.9, 0.9, 0.9]]),
+    "beta1": ([0, 0.999999], [1, -0.1, [0.9]]),
+    "beta3": ([0, 0.999999], [1, -0.1, True]),
+    "eps": ([1e-30, 0.1], [0, -1e-8, 1, [1e-8, 1e-8]]),
+    "weight_decay": ([0, 10], [-0.01, 11, True, [0.1]]),
+    "clip_threshold": ([0.01, 1000], [0, 1e308]),
+    "decay_rate": ([-1, -0.01], [0, 0.8, -2]),
+    "d0": ([1e-12, 1], [0, -1e-6, 2]),
+    "d_coef": ([0.01, 100], [0, 1e3]),
+    "growth_rate": ([1.0001, 1e6], [1, 0.5, float("inf")]),
+    "slice_p": ([1, 1000], [0, 1.5, True]),
+    **dict.fromkeys((*SWITCHES, "decoupled_weight_decay"), ([False, True], [0, 1, [True]])),
+}
+ADAFACTOR_EPS = ([[1e-30, 1e-6], [0.1, 1]], [1e-8, [0, 1e-3], [1e-30, 0]])
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_arguments_within_their_ranges_are_steps_and_beyond_them_sentences(name):
+    """On a matrix that is 0, as a LoRA's second one is at first, and on one without a gradient."""
+    kind = optimizers.OPTIMIZERS[name]
+    for key in kind.arguments:
+        taken, refused = ADAFACTOR_EPS if (name, key) == ("Adafactor", "eps") else ENDS[key]
+        for value in refused:
+            (sentence,) = optimizers.problems(settings_with(name, key, value))
+            assert sentence.startswith(f"optimizer_args.{key}: found {value!r}; expected "), sentence
+        for value in taken:
+            settings = settings_with(name, key, value)
+            assert optimizers.problems(settings) == [], (key, value)
+            parameters = [torch.nn.Parameter(torch.zeros(4, 6)), torch.nn.Parameter(torch.ones(4, 6))]
+            optimizer = optimizers.optimizer(settings, {"unet": parameters})
+            for _ in range(3):
+                for parameter in parameters:
+                    parameter.grad = torch.zeros(4, 6)
+                parameters[0].grad += 1e-3
+                optimizer.step()
+            assert all(parameter.isfinite().all() for parameter in parameters), (key, value)
+            assert parameters[0].any(), (key, value)
+
+
+def settings_with(name: str, key: str, value) -> dict:
+    rate = 1.0 if optimizers.OPTIMIZERS[name].adaptive else 1e-4
+    return train(optimizer=name, learning_rate=rate, optimizer_args={key: value})

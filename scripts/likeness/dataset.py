@@ -61,6 +61,8 @@ def arithmetic(train: Mapping, images: Sequence[Size], regularisation: Sequence[
     shapes = len(set(images))
     if shapes > 1:
         found.append(f"{shapes} sizes, each with batches of its own")
+    if train["repeats"] is None and steps["repeats"] == 1 and steps["total_steps"] > train["max_train_steps"]:
+        found.append(f"more than the {train['max_train_steps']} asked for, because every epoch shows every photo")
     return "; ".join(found) + f"; {steps['total_steps']} in all"
 
 
