@@ -17,18 +17,21 @@ Made by `tools/document_config.py` from `scripts/likeness/config.py`. Editors co
 
 ## How it is read
 
-The file is YAML or JSON in UTF-8. Before the first job every mistake is told in a line, with the path of its key, or the line of the
-file where it cannot be read at all. A key twice in one place is a mistake, for only the last would count; so are keys that YAML does
-not read as text (`no:`, `1:`: write them between quotes), tags, Snakemake's YAML templates, and aliases that stand for more than 100,000
-values. A key that is left empty has its default; where the table says "or empty", empty is a value.
+The file is YAML or JSON in UTF-8. Before the first job every mistake is told in a line, with the path of its key, or
+the line of the file where it cannot be read at all. A key twice in one place is a mistake, for only the last would
+count; so are keys that YAML does not read as text (`no:`, `1:`: write them between quotes), tags, Snakemake's YAML
+templates, and aliases that stand for more than 100,000 values. A key that is left empty has its default; where the
+table says "or empty", empty is a value.
 
-`--configfile mine.yaml` replaces the subjects and the runs; the other keys of `config.yaml` hold where `mine.yaml` is silent. Snakemake
-itself reads that file first: if it is no YAML, it says so without the line, and a key that stands there twice is still found.
+`--configfile mine.yaml` replaces the subjects and the runs; the other keys of `config.yaml` hold where `mine.yaml` is
+silent. Snakemake itself reads that file first: if it is no YAML, it says so without the line, and a key that stands
+there twice is still found.
 
-Warned about, and run all the same: a setting that does nothing beside another one (a rate of a text encoder that is not trained); a
-trigger that the base model knows (`resources/known_words.txt`, the first words of CLIP's vocabulary) or that is the subject's
-name; a Stable Diffusion of full size without a GPU, with the hours that it takes at least: 18 core seconds for each picture that is
-trained on and 14 for each step of drawing at 512 px, as [measured](training.md) on AMD EPYC.
+Warned about, and run all the same: a setting that does nothing beside another one (a rate of a text encoder that is
+not trained); a trigger that the base model knows (`resources/known_words.txt`, the first words of CLIP's vocabulary)
+or that is the subject's name; a Stable Diffusion of full size without a GPU, with the hours that it takes at least:
+18 core seconds for each picture that is trained on and 14 for each step of drawing at 512 px, as
+[measured](training.md) on AMD EPYC.
 """
 
 
