@@ -130,7 +130,24 @@ MISTAKES = {
     "attribute of the subject": (["sample", "prompts"], ["{subject.x}"], "sample: prompt '{subject.x}' has a brace"),
     "item of the subject": (["sample", "prompts"], ["{subject[a]}"], "sample: prompt '{subject[a]}' has a brace"),
     "padded subject": (["sample", "prompts"], ["{subject:>99999999999}"], "sample: prompt '{subject:>"),
-    "doubled braces": (["sample", "prompts"], ["{{subject}}"], "sample: prompt '{{subject}}' lacks {subject}"),
+    "doubled braces": (["sample", "prompts"], ["{{subject}}"], "sample: prompt '{{subject}}' has a brace"),
+    "braces around the subject": (
+        ["sample", "prompts"],
+        ["{{{subject}}}"],
+        "sample: prompt '{{{subject}}}' has a brace",
+    ),
+    "doubled braces where nobody is called": (
+        ["sample", "untrained_prompts"],
+        ["a {{class_noun}}"],
+        "sample: prompt 'a {{class_noun}}' has a brace",
+    ),
+    "regularisation by the subject": (
+        ["subjects", "ava", "regularisation"],
+        "./photos/../photos",
+        "subjects.ava.regularisation: is the folder of ava's own photos; expected one of other people",
+    ),
+    "a base model of no owner": (["base_model"], "sd15", "base_model: nothing at 'sd15'; expected a diffusers"),
+    "a hub id that the hub cannot have": (["base_model"], "o/" + "n" * 200, "base_model: nothing at 'o/nnn"),
     "another LoRA": (
         ["sample", "prompts"],
         ["{subject} <lora:a:1>"],
@@ -270,6 +287,7 @@ def roots(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "small_base").mkdir()
     shutil.copytree(
         ROOT / "resources", tmp_path / "resources", ignore=lambda folder, names: {n for n in names if "." not in n}
     )

@@ -329,7 +329,8 @@ def _places(prompt: str) -> set[str]:
     except ValueError:
         parts = [("", prompt, "", None)]
     places = {name for _, name, *_ in parts if name is not None}
-    if places - {"subject", "class_noun"} or any(form or conversion for *_, form, conversion in parts):
+    other = any(form or conversion or set("{}") & set(text) for text, _, form, conversion in parts)
+    if places - {"subject", "class_noun"} or other:
         raise ValueError(f"prompt {_shown(prompt)} has a brace that is neither {{subject}} nor {{class_noun}}")
     return places
 
@@ -581,11 +582,12 @@ def _models_nowhere(config: Config, runs: Mapping[str, Mapping], roots: Iterable
 
 
 def _could_be_hub_id(model: str, roots: Iterable[Path]) -> bool:
-    """owner/name or name; not where a folder of the owner's name is here, for then a path was meant."""
-    owner, slash, _ = model.partition("/")
+    """owner/name, of at most 96 letters as the hub's; not where a folder of the owner's name is here, for then a path
+    was meant."""
+    owner, _, _ = model.partition("/")
     is_file = Path(model).suffix.lower() in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-    is_path = is_file or (slash and found_below(owner, roots))
-    return not is_path and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", model))
+    is_path = is_file or len(model) > 96 or found_below(owner, roots)
+    return not is_path and bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", model))
 
 
 def _reserved(section: str, names: Iterable[str], reserved: frozenset[str], folder: str) -> list[str]:
@@ -664,6 +666,8 @@ def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[
             problems.append(f"subjects.{name}.photos: {error}")
         try:
             _check_regularisation(subject.regularisation, roots)
+            if name in subjects and _is_folder_of(subject.regularisation, subjects[name]["photos"], roots):
+                raise LikenessError(f"is the folder of {name}'s own photos; expected one of other people of the class")
         except LikenessError as error:
             problems.append(f"subjects.{name}.regularisation: {error}")
     return subjects, problems
@@ -679,6 +683,12 @@ def _check_regularisation(regularisation: str | None, roots: Iterable[Path]) -> 
             )
     elif regularisation is not None:
         checked_photos(regularisation, photo_folder(regularisation, roots, "other people of the class"))
+
+
+def _is_folder_of(regularisation: str | None, photos: str, roots: Iterable[Path]) -> bool:
+    if regularisation in (None, GENERATE):
+        return False
+    return os.path.samefile(photo_folder(regularisation, roots), photos)
 
 
 def _is_file(path: str, roots: Iterable[Path]) -> bool:
