@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from likeness.config import RESERVED_RUNS, RESERVED_SUBJECTS, checked_config, json_schema
 from likeness.errors import LikenessError
@@ -464,6 +465,16 @@ def test_no_name_is_free_that_a_rule_writes_to():
 def test_the_shipped_configuration_is_right():
     config = checked_config(yaml.safe_load((ROOT / "config.yaml").read_text()), [ROOT])
     assert config["subjects"]["ava"]["consent"] == "synthetic"
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_right_over_the_shipped_configuration(example):
+    """As --configfile takes them: subjects and runs are theirs alone, what they do not say is the shipped one's."""
+    shipped, own = (yaml.safe_load(path.read_text()) for path in (ROOT / "config.yaml", example))
+    config = copy.deepcopy(shipped)
+    update_config(config, own)
+    checked = checked_config(config | {key: own[key] for key in ("subjects", "runs") if key in own}, [ROOT])
+    assert set(checked["subjects"]) == set(own.get("subjects", shipped["subjects"]))
 
 
 def test_every_key_is_in_the_documentation():

@@ -22,7 +22,7 @@ from likeness.errors import LikenessError
 from likeness.faces import Detector, sharpness
 from likeness.identity import Recogniser, face_embedding, similarity
 from likeness.provenance import file_sha256
-from project import CONFIG
+from project import CONFIG, ROOT
 
 SIDE = 96  # px of the small crop
 RESOLUTION = 256
@@ -235,10 +235,12 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(published, upsampler,
 def test_weights_that_are_not_there_are_a_mistake_in_the_configuration(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").touch()
+    (tmp_path / "small_base").mkdir()
+    roots = [tmp_path, ROOT]
     with pytest.raises(LikenessError, match="upscale.weights: no file 'mine.pth'"):
-        config.checked_config(CONFIG | {"upscale": {"weights": "mine.pth"}}, [tmp_path])
+        config.checked_config(CONFIG | {"upscale": {"weights": "mine.pth"}}, roots)
     (tmp_path / "mine.pth").touch()
-    config.checked_config(CONFIG | {"upscale": {"weights": "mine.pth"}}, [tmp_path])
+    config.checked_config(CONFIG | {"upscale": {"weights": "mine.pth"}}, roots)
 
 
 def test_other_weights_make_new_pictures_and_the_same_under_another_name_none(
