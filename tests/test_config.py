@@ -248,7 +248,6 @@ MISTAKES = {
     "rate that vanishes": (["train", "learning_rate"], 1e-12, "train.learning_rate: found 1e-12; expected greater"),
     "weight that vanishes": (["sample", "weights"], [1e-9], "sample.weights.0: found 1e-09; expected greater than"),
     "nothing left to learn": (["train", "dropout"], 0.9999, "train.dropout: found 0.9999; expected less than or"),
-    "more epochs than steps": (["train", "epochs"], 7, "train: epochs: 7 in 6 steps, and every epoch has at least"),
     "GPUs without a picture": (["train", "gpus"], 4, "train: gpus: 4, and a step has 2 pictures"),
     "attention that the device has not": (
         ["train"],

@@ -296,11 +296,6 @@ class Train(Section):
             raise ValueError("masked_prior is about what masked_loss leaves out; set masked_loss: true as well")
         if None not in (self.max_train_steps, self.epochs, self.repeats):
             raise ValueError("max_train_steps, epochs and repeats: two of them give the third; set one of them to null")
-        if self.epochs and self.max_train_steps and self.epochs > self.max_train_steps:
-            raise ValueError(
-                f"epochs: {self.epochs} in {self.max_train_steps} steps, and every epoch has at least one; lower "
-                "epochs, or raise max_train_steps"
-            )
         if self.gpus > self.batch_size * self.gradient_accumulation_steps:
             raise ValueError(
                 f"gpus: {self.gpus}, and a step has {self.batch_size * self.gradient_accumulation_steps} pictures "
