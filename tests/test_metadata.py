@@ -29,6 +29,7 @@ def test_kohyas_keys_say_how_it_was_trained():
         **{"ss_max_token_length": "None"},
     }
     assert {key: found[key] for key in expected} == expected
+    assert about(max_token_length=150)["ss_max_token_length"] == "150"
     assert all(isinstance(value, str) for value in found.values()), "safetensors takes nothing else"
 
 
