@@ -201,6 +201,11 @@ MISTAKES = {
         ["photo of OHWX, smiling"],
         "runs.portrait.sample.untrained_prompts: 'photo of OHWX, smiling' has 'ohwx', which calls ava; leave it out",
     ),
+    "untrained prompt with the trigger in pieces": (
+        ["sample", "untrained_prompts"],
+        ["photo of oh(wx:1.2), smiling"],
+        "runs.portrait.sample.untrained_prompts: 'photo of oh(wx:1.2), smiling' has 'ohwx', which calls ava",
+    ),
     "negative prompt with the trigger": (
         ["sample", "negative_prompt"],
         "blurry ohwx",

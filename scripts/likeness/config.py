@@ -628,7 +628,7 @@ def _misunderstood(runs: Mapping[str, Mapping], subjects: Mapping[str, Subject])
 def _misunderstood_prompts(sample: Mapping, name: str, trigger: str, words: Mapping[str, str]) -> Iterator[str]:
     without = [("untrained_prompts", prompt) for prompt in sample["untrained_prompts"]]
     for key, prompt in [*without, ("negative_prompt", sample["negative_prompt"])]:
-        if _calls(prompt, trigger):
+        if _calls(drawn_words(prompt), trigger):
             yield f"{key}: {_shown(prompt)} has {_shown(trigger)}, which calls {name}; leave it out"
     every = [*sample["prompts"], *sample["far_prompts"], *sample["canary_prompts"], *sample["untrained_prompts"]]
     every += [sample["two_people_prompt"]] if sample["two_people_prompt"] else []
