@@ -6,7 +6,7 @@ agree least decide. Everything chosen here was chosen on people who do not exist
 """
 
 import math
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import cv2
@@ -95,18 +95,21 @@ class Faces:
         self._rows = {name: rows[name] for name in faces}
         self._faces = {(name, BLUR): face for name, face in faces.items()}
         self._copies: dict[tuple[str, str], Copy] = {}
-        self._ways: dict[str, dict[str, set[bool]]] = {name: {} for name in faces}
-        for name, other, mirrored in _possible(self._rows, faces):
-            self._ways[name].setdefault(other, set()).add(mirrored)
-            self._ways[other].setdefault(name, set()).add(mirrored)
+        # By the other photo and by whether it is mirrored: their correlation at half of the size.
+        self._ways: dict[str, dict[str, dict[bool, float]]] = {name: {} for name in faces}
+        for name, other, mirrored, correlation in _possible(self._rows, faces):
+            for one, two in ((name, other), (other, name)):
+                ways = self._ways[one].setdefault(two, {})
+                ways[mirrored] = max(correlation, ways.get(mirrored, 0.0))
 
     def __contains__(self, name: str) -> bool:
         """Whether a photo's face can be compared: it was measured, and is neither burnt out nor cut off."""
         return name in self._rows
 
-    def possible(self, name: str) -> Set[str]:
-        """The other photos that could be the same picture as this one: those worth a call of `copy`."""
-        return self._ways.get(name, {}).keys()
+    def possible(self, name: str) -> list[str]:
+        """The other photos that could be the same picture, likeliest first: those worth a call of `copy`."""
+        ways = self._ways.get(name, {})
+        return sorted(ways, key=lambda other: (-max(ways[other].values()), other))
 
     def copy(self, name: str, other: str) -> Copy:
         """How one photo lies on another."""
@@ -165,8 +168,9 @@ def _lies_within(row: Mapping, other: Mapping, to_other: np.ndarray) -> bool:
     return bool((beyond > ELSEWHERE * (away + float(row["face_height"]))).any())
 
 
-def _possible(rows: Mapping[str, Mapping], faces: Mapping[str, _Face]) -> Iterator[tuple[str, str, bool]]:
-    """The pairs of photos that could be one picture, and whether mirrored: by pose, recogniser and coarse look."""
+def _possible(rows: Mapping[str, Mapping], faces: Mapping[str, _Face]) -> Iterator[tuple[str, str, bool, float]]:
+    """The pairs of photos that could be one picture, by pose, recogniser and coarse look; whether mirrored; and their
+    correlation at half of the size."""
     if not rows:
         return
     names = list(rows)
@@ -188,8 +192,9 @@ def _possible(rows: Mapping[str, Mapping], faces: Mapping[str, _Face]) -> Iterat
             turn = np.abs(yaw[these, None] - (-yaw if flipped else yaw))
             for i, near in enumerate(similar & (within >= MIN_COARSE) & (turn <= MAX_TURN), start):
                 those = np.flatnonzero(near)
-                for j in those[_correlations(halves[i], others[those]) >= MIN_HALF]:
-                    yield names[i], names[j], flipped
+                for j, correlation in zip(those, _correlations(halves[i], others[those]), strict=True):
+                    if correlation >= MIN_HALF:
+                        yield names[i], names[j], flipped, float(correlation)
 
 
 def _correlations(face: np.ndarray, others: np.ndarray) -> np.ndarray:

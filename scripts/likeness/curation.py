@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -365,20 +365,22 @@ def _flaw(face: Mapping, settings: SimpleNamespace) -> tuple[str, str] | None:
 def near_duplicates(kept: Mapping[str, dict], faces: Faces, distance: int) -> dict[str, tuple[str, str]]:
     """All but the best of every set of photos that are the same picture."""
     alike = _alike_frames(kept, distance, SAME_FACE)
-    best: list[str] = []
+    best: dict[str, str] = {}  # by their hash
     dropped = {}
 
-    def same_picture(name: str, other: str) -> bool:
-        if kept[name]["sha256"] == kept[other]["sha256"]:
-            return True
-        if name in faces and other in faces:
-            return other in faces.possible(name) and faces.copy(name, other).distance <= distance
-        return other in alike[name]
+    def twins(name: str) -> Iterator[str]:
+        yield from filter(None, [best.get(kept[name]["sha256"])])
+        others = set(best.values())
+        if name in faces:
+            nearest = (other for other in faces.possible(name) if other in others)
+            yield from (other for other in nearest if faces.copy(name, other).distance <= distance)
+        # Whole frames, where the face of one of the two cannot be compared.
+        yield from (other for other in sorted(alike[name] & others) if name not in faces or other not in faces)
 
     for name in sorted(kept, key=lambda name: (-_detail(kept[name]), name)):
-        twin = next((other for other in best if same_picture(name, other)), None)
+        twin = next(twins(name), None)
         if twin is None:
-            best.append(name)
+            best[kept[name]["sha256"]] = name
         else:
             done = changes(faces.copy(name, twin), kept[name], kept[twin]) if name in faces and twin in faces else []
             dropped[name] = "near_duplicate", _of_twin(kept[name], kept[twin], done)
@@ -454,7 +456,7 @@ def look_alikes(kept: Mapping[str, dict], faces: Faces) -> list[set[str]]:
     group = {name: {name} for name in kept}
     alike = _alike_frames(kept, ALIKE_HASH, ALIKE_FACE)
     for name in kept:
-        for other in sorted((alike[name] | faces.possible(name)) & kept.keys()):
+        for other in sorted(alike[name].union(faces.possible(name)) & kept.keys()):
             if group[name] is group[other]:
                 continue
             if other in alike[name] or faces.copy(name, other).distance <= ALIKE_COPY:
