@@ -388,9 +388,9 @@ def test_what_is_drawn_as_in_a1111_is_taken(prompt):
     Sample(prompts=[prompt], negative_prompt="(bad:1.4), [x], cats AND dogs:1")
 
 
-@pytest.mark.parametrize("trigger", ["ohwx#1", "<lora:a:1>", "a#"])
+@pytest.mark.parametrize("trigger", ["ohwx#1", "a#"])
 def test_a_trigger_that_no_prompt_can_say_is_refused(trigger):
-    with pytest.raises(ValueError, match="comment in A1111|calls another file"):
+    with pytest.raises(ValueError, match="comment in A1111"):
         Subject(photos="x", trigger=trigger, class_noun="woman", consent="self")
 
 
