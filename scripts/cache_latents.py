@@ -5,7 +5,7 @@ from pathlib import Path
 
 from likeness import cli
 from likeness.base_model import load_manifest, load_part, part_digest
-from likeness.captions import cut_words, token_count
+from likeness.caption_length import cut_words, token_count
 from likeness.devices import claim_gpu, memory_explained, torch_device
 from likeness.files import ItemCache, write_atomic
 from likeness.manifests import checked, read_json, seal

@@ -9,6 +9,7 @@ from pathlib import Path
 from likeness import (
     base_model,
     caption_files,
+    caption_length,
     captioners,
     captions,
     cli,
@@ -73,7 +74,7 @@ def main() -> None:
     for row in cli.progress(table, desc="caption", unit="photo"):
         name, own = f"{Path(row['image']).stem}.txt", own_texts.get(Path(row["photo"]))
         text = caption_files.user_caption(own) if own else made(row)
-        count = captions.token_count(text, tokenizer, min(args.config.token_lengths))
+        count = caption_length.token_count(text, tokenizer, min(args.config.token_lengths))
         file, photos = (own.name, photos_of[own]) if own else (name, [row["photo"]])
         # A held-out photo teaches nothing, whatever its caption says.
         warnings = captions.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []

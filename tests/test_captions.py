@@ -11,12 +11,11 @@ import pytest
 from likeness import manifests
 from likeness.base_model import manifest
 from likeness.caption_files import by_photo, caption_files, user_caption, without_photo
+from likeness.caption_length import TokenCount, token_count
 from likeness.captions import (
-    TokenCount,
     bare_class_caption,
     class_caption,
     template_caption,
-    token_count,
     warnings,
 )
 from likeness.errors import LikenessError

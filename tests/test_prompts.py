@@ -13,10 +13,11 @@ import torch
 
 import score_checkpoint
 from infotext_reader import parameters, text_chunks
-from likeness.conditioning import conditioning, prompt_chunks, prompt_conditioning, token_ids
+from likeness.conditioning import conditioning, token_ids
 from likeness.config import Sample, Subject
 from likeness.infotext import UsedLora, infotext
 from likeness.marking import marked_png
+from likeness.prompt_conditioning import prompt_chunks, prompt_conditioning
 from likeness.prompts import check_prompt, drawn_words, literal, sections
 from likeness.sampling import Cell, cells, drawn, load_pipeline
 from likeness.scoring import Measurement, prompt_score

@@ -6,9 +6,9 @@ what the person is (hair, age, build), and nothing that was not measured with so
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from likeness.attributes import CLOSE_UP
+from likeness.caption_length import TokenCount, cut_words
 from likeness.identity_words import PREPOSITIONS, IdentityWords, without_identity
 
 # Thresholds on what likeness.attributes measures, with a band in between in which nothing is said. Seen on 27 portraits
@@ -35,18 +35,8 @@ DARK, BRIGHT = 0.3, 0.75
 DIM = 0.2
 SIDE_LIGHT = 0.35  # reached by 19 of the same faces, each with a shadow over half of it
 
-TOKEN_LENGTHS = (75, 150, 225)  # what train.max_token_length may be
-
 # After these words a name needs no article, but the noun in its place does: "a photo of ohwx", "a dog with ohwx".
 TAKES_ARTICLE = PREPOSITIONS | {"with", "and", "like", "as", "is"}
-
-
-class TokenCount(NamedTuple):
-    """Tokens of a caption with the two marks around it, how many the base model reads, and the words beyond those."""
-
-    tokens: int
-    limit: int
-    unseen_words: int
 
 
 def template_caption(
@@ -98,29 +88,6 @@ def bare_class_caption(class_noun: str) -> str:
 
 def with_article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
-
-
-def token_count(text: str, tokenizer, max_token_length: int = TOKEN_LENGTHS[0]) -> TokenCount:
-    """How long a caption is for the base model's own tokenizer (a CLIPTokenizer of transformers), of which training
-    reads `max_token_length` tokens beside the two marks."""
-    limit = max_token_length + 2
-    encoded = tokenizer(text, return_offsets_mapping=True)
-    tokens, unseen = len(encoded["input_ids"]), 0
-    if tokens > limit:  # the last place goes to the closing mark
-        first_cut = encoded["offset_mapping"][limit - 1][0]
-        unseen = sum(word.end() > first_cut for word in re.finditer(r"[\w'’-]+", text))
-    return TokenCount(tokens, limit, unseen)
-
-
-def cut_words(count: TokenCount) -> str:
-    """A sentence about the words of a caption that training does not read; "" where it reads all."""
-    if count.tokens <= count.limit:
-        return ""
-    longer = next((length for length in TOKEN_LENGTHS if count.tokens <= length + 2), None)
-    return (
-        f"{count.tokens} tokens, the base model reads {count.limit}: the last {count.unseen_words} words will not be "
-        f"seen; shorten it{f', or set train.max_token_length: {longer}' if longer else ''}."
-    )
 
 
 def warnings(file: str, text: str, trigger: str, count: TokenCount, photos: Sequence[str]) -> list[str]:

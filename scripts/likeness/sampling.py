@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 
 from likeness.base_model import check_part, load_part
-from likeness.conditioning import Conditioning, prompt_conditioning
+from likeness.conditioning import Conditioning
 from likeness.devices import out_of_memory
 from likeness.errors import LikenessError
 from likeness.families import FAMILIES
 from likeness.lora_merge import MergedLora, diffusers_reads, read_layers
+from likeness.prompt_conditioning import prompt_conditioning
 from likeness.prompts import literal
 
 # A1111's names of samplers, and diffusers' classes for them with the settings that make the difference (diffusers'
