@@ -371,7 +371,7 @@ def test_validation_is_the_error_on_held_out_photos_at_fixed_noise(tmp_path, bas
     """Once per epoch; of the silent LoRA of a first epoch without learning, it is the base model's."""
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
-    run = trained(tmp_path / "one", base_manifest, learning_rate=1e-12)
+    run = trained(tmp_path / "one", base_manifest, learning_rate=1e-9)
     per_epoch = len(run.metrics) // 2
     measured = [row["validation_loss"] for row in run.metrics if row["validation_loss"] != ""]
     assert len(measured) == 2 and measured[0] == run.metrics[per_epoch - 1]["validation_loss"]
@@ -431,10 +431,10 @@ def test_a_missing_caption_is_an_error_before_anything_is_loaded():
 def test_training_goes_on_from_a_files_weights(tmp_path, base_manifest):
     first = trained(tmp_path / "first", base_manifest, learning_rate=0.01, save_precision="fp32")
     second = trained(
-        tmp_path / "second", base_manifest, weights=first.lora(2), learning_rate=1e-12, save_precision="fp32"
+        tmp_path / "second", base_manifest, weights=first.lora(2), learning_rate=1e-9, save_precision="fp32"
     )
     before, after = (safetensors.torch.load_file(run.lora(2)) for run in (first, second))
-    assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in before)
+    assert all(torch.allclose(before[key], after[key], atol=1e-7) for key in before)
     for wrong in ({"rank": 8}, {"alpha": 4}, {"network": "loha"}, {"layers": "attention"}):
         with pytest.raises(LikenessError, match="network_weights .*must be those that it was trained with"):
             trained(tmp_path / "wrong", base_manifest, weights=first.lora(2), **wrong)
@@ -447,7 +447,7 @@ def test_training_goes_on_from_a_files_weights(tmp_path, base_manifest):
 def test_every_kind_goes_on_from_its_own_file(tmp_path, base_manifest, kind):
     options = {"network": kind, "save_precision": "fp32"}
     first = trained(tmp_path / "first", base_manifest, learning_rate=0.01, **options)
-    second = trained(tmp_path / "second", base_manifest, weights=first.lora(2), learning_rate=1e-12, **options)
+    second = trained(tmp_path / "second", base_manifest, weights=first.lora(2), learning_rate=1e-9, **options)
     before, after = (safetensors.torch.load_file(run.lora(2)) for run in (first, second))
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
 
