@@ -164,6 +164,7 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
         config = {
             "subject": {"trigger": "ohwx", "class_noun": "woman"},
             "caption": {"backend": backend},
+            "token_lengths": [75],
         }
         names = {"upscaled": "upscaled.tsv", "base": "base.json", "words": "words.txt", "cache": "cache"}
         names |= {"captioner": "captioner.json"}
