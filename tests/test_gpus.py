@@ -101,9 +101,10 @@ def test_the_lock_holds_where_snakemakes_count_is_wrong(project):
     assert len(waited) == 1
 
 
-def train_on(project: Project, gpus: int) -> None:
-    """`train.gpus`, all else as it is."""
-    project.configure(train=project.config["train"] | {"gpus": gpus}, subjects=project.config["subjects"])
+def train_on(project: Project, gpus: int, **changes: int) -> None:
+    """`train.gpus`, all else as it is but for the changes."""
+    train = project.config["train"] | {"gpus": gpus} | changes
+    project.configure(train=train, subjects=project.config["subjects"])
 
 
 def test_a_training_on_two_gpus_waits_until_both_are_free(project):
@@ -115,7 +116,7 @@ def test_a_training_on_two_gpus_waits_until_both_are_free(project):
 
 def test_more_gpus_than_there_are_is_an_error(project):
     forget_training(project)
-    train_on(project, 3)
+    train_on(project, 3, batch_size=3)
     environment = {"CUDA_VISIBLE_DEVICES": "0,1"}
     assert project.run("--forcerun", "train_lora", "--", *TRAINED, environment=environment, check=False).status != 0
     assert "error: train.gpus: 3, and there are 2 here (0, 1); lower it" in project.logs()
