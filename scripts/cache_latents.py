@@ -45,9 +45,11 @@ def main() -> None:
         return store.get(lambda: encoded_caption(*text(), words, skip, max_token_length), *key)
 
     lengths = args.config.token_lengths
-    for words in dict.fromkeys(item["caption"] for item in dataset["regularisation"]):
-        if cut := cut_words(token_count(words, load_part(base, "tokenizer"), min(lengths))):
-            cli.say(f"regularisation caption {words[:40]!r}...: {cut}")
+    if others := dict.fromkeys(item["caption"] for item in dataset["regularisation"]):
+        tokenizer = load_part(base, "tokenizer")
+        for words in others:
+            if cut := cut_words(token_count(words, tokenizer, min(lengths))):
+                cli.say(f"regularisation caption {words[:40]!r}...: {cut}")
     with bar, memory_explained({"resolution": dataset["resolution"]}):
         write_atomic(args.latents, latents_bytes(dataset, args.config.flips, image, caption, lengths))
         seal(args.latents)
