@@ -60,8 +60,9 @@ CORES = None if ON_CLUSTER else workflow.global_resources["_cores"].value
 
 # `gpu=1` on a rule limits nothing until somebody says how many there are. Without a GPU the heavy jobs share the CPU
 # badly, so they run one at a time too. A profile or --resources gpu=... goes before this. A cluster has a queue.
+GPUS_HERE = [] if ON_CLUSTER else gpu_ids()
 if not ON_CLUSTER:
-    workflow.global_resources.setdefault("gpu", max(1, len(gpu_ids())))
+    workflow.global_resources.setdefault("gpu", max(1, len(GPUS_HERE)))
 
 # For jobs that work on many photos at once. 8 is what most nodes of a cluster can spare.
 ALL_CORES = CORES or 8
@@ -90,7 +91,7 @@ if config["share_with_group"]:
         with suppress(OSError):  # another of the group made it, and opened it
             folder.chmod(folder.stat().st_mode | 0o070)  # it was made before this line
 if workflow.is_main_process:
-    for sentence in advice(written, config, ROOTS, None if gpu_ids() else CORES):
+    for sentence in advice(written, config, ROOTS, None if GPUS_HERE else CORES):
         logger.warning(f"config: {sentence}")
 
 
