@@ -152,9 +152,8 @@ def load_part(base: dict, part: str, dtype=None):
     was changed since fetch_base looked at it.
     """
     check_part(base, part)
-    where = {"pretrained_model_name_or_path": base["path"], "subfolder": part, "local_files_only": True}
-    if part == "vae" and "vae_path" in base:
-        where |= {"pretrained_model_name_or_path": base["vae_path"], "subfolder": None}
+    folder = _part_folder(base, part)
+    where = {"pretrained_model_name_or_path": folder, "local_files_only": True}
     match part:
         case "tokenizer" | "tokenizer_2":
             from transformers import CLIPTokenizer
@@ -166,8 +165,7 @@ def load_part(base: dict, part: str, dtype=None):
             return DDPMScheduler.from_pretrained(**where, prediction_type=base["prediction_type"])
     import torch
 
-    place = base["vae_path"] if part == "vae" and "vae_path" in base else base["path"] / part
-    where["variant"] = weight_files(place, part, f"base_model {base['model']}").variant or None
+    where["variant"] = weight_files(folder, part, f"base_model {base['model']}").variant or None
     where["dtype"] = dtype or torch.float32
     match part:
         case "text_encoder":
@@ -191,11 +189,16 @@ def load_part(base: dict, part: str, dtype=None):
 
 def check_part(base: dict, part: str) -> None:
     """Raises LikenessError if a file of a part was changed since fetch_base looked at it."""
-    folder = base["vae_path"] if part == "vae" and "vae_path" in base else base["path"] / part
+    folder = _part_folder(base, part)
     for name, sha256 in base["sha256"].items():
         where, _, file = name.partition("/")
         if where == part:
             checked(folder / file, sha256, "fetch_base")
+
+
+def _part_folder(base: dict, part: str) -> Path:
+    """Where a part is: the user's own VAE is not with the others."""
+    return base["vae_path"] if part == "vae" and "vae_path" in base else base["path"] / part
 
 
 def _family(folder: Path) -> Family:
