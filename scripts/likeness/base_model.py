@@ -9,7 +9,14 @@ from likeness.errors import LikenessError
 from likeness.families import FAMILIES, Family, check_schedule, family_of_folder
 from likeness.files import write_atomic
 from likeness.hub import hub_folder
-from likeness.kinds import kind_of_pipeline, kind_of_scheduler, kind_of_text_encoder, kind_of_unet, kind_of_vae
+from likeness.kinds import (
+    kind_of_pipeline,
+    kind_of_scheduler,
+    kind_of_text_encoder,
+    kind_of_unet,
+    kind_of_vae,
+    refuse,
+)
 from likeness.manifests import checked, read_json, seal
 from likeness.provenance import canonical, digest, file_sha256
 from likeness.single_file import converted, converted_vae, read_single_file
@@ -74,7 +81,7 @@ def vae_folder(vae: str, roots: list[Path], base_folder: Path, store: Path) -> P
             f"{what}: no config.json in it; the download is incomplete, or name the .safetensors file itself"
         )
     own = _json(folder / "config.json", what)
-    _refuse(kind_of_vae(own), what, "a VAE of Stable Diffusion")
+    refuse(kind_of_vae(own), what, "a VAE of Stable Diffusion")
     theirs = base_folder / "vae/config.json"
     base = _json(theirs, what) if theirs.is_file() else family.config["vae"]
     for key, default in VAE_DEFAULTS.items():
@@ -265,28 +272,22 @@ def _check_folder(folder: Path, what: str, own_vae: bool) -> None:
 def _checked_kind(folder: Path, what: str, own_vae: bool) -> Family:
     """The family of a diffusers folder by its configurations. Raises LikenessError if one is not there or not whole, or
     says that the model is of another kind."""
-    _refuse(kind_of_pipeline(_json(folder / "model_index.json", what)), what)
+    refuse(kind_of_pipeline(_json(folder / "model_index.json", what)), what)
     _check_parts(folder, ("unet",), what)
     unet = _json(folder / "unet/config.json", what)
     text_encoder = _json(folder / "text_encoder/config.json", what) if (folder / "text_encoder").is_dir() else {}
-    _refuse(kind_of_unet(unet, text_encoder), what)
+    refuse(kind_of_unet(unet, text_encoder), what)
     _check_parts(folder, ("text_encoder",), what)
     family = family_of_folder(unet, text_encoder)
     _check_parts(folder, [part for part in family.parts if not (own_vae and part == "vae")], what)
     for part in family.text_encoders:
-        _refuse(kind_of_text_encoder(_json(folder / part / "config.json", what)), what)
+        refuse(kind_of_text_encoder(_json(folder / part / "config.json", what)), what)
     if not own_vae:
-        _refuse(kind_of_vae(_json(folder / "vae/config.json", what)), what)
+        refuse(kind_of_vae(_json(folder / "vae/config.json", what)), what)
     scheduler = _json(folder / "scheduler/scheduler_config.json", what)
-    _refuse(kind_of_scheduler(scheduler), what)
+    refuse(kind_of_scheduler(scheduler), what)
     check_schedule(scheduler, what)
     return family
-
-
-def _refuse(kind: str | None, what: str, expected: str = "") -> None:
-    if kind:
-        known = ", ".join(family.title for family in FAMILIES.values())
-        raise LikenessError(f"{what}: this is {kind}; expected {expected or f'a plain model of {known}'}")
 
 
 def _check_layers(unet, what: str) -> None:

@@ -146,6 +146,7 @@ SDXL = Family(
     {"text_encoder": "conditioner.embedders.0.transformer.", "text_encoder_2": "conditioner.embedders.1.model."},
 )
 FAMILIES = {family.name: family for family in (SD15, SD2, SDXL)}
+PLAIN_MODEL = f"a plain model of {', '.join(family.title for family in FAMILIES.values())}"
 
 
 def family_of_folder(unet: Mapping, text_encoder: Mapping) -> Family:
@@ -192,6 +193,8 @@ def schedule_of_file(family: Family, keys: Collection[str], metadata: Mapping[st
     return {"prediction_type": prediction, "rescale_betas_zero_snr": False}
 
 
+# A thousand in all of Stable Diffusion; ten times as many is no typing error.
+_MOST_STEPS = 10_000
 # The noise schedules that every sampler here has.
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _SPACINGS = ("leading", "trailing", "linspace")
@@ -228,10 +231,6 @@ def check_schedule(scheduler: Mapping, what: str) -> None:
                 f"{what}: {key} in scheduler_config.json is {said if len(said) < 80 else said[:80] + '...'}, expected "
                 f"{expected}; get the right file"
             )
-
-
-# A thousand in all of Stable Diffusion; ten times as many is no typing error.
-_MOST_STEPS = 10_000
 
 
 def _is_whole(value: object) -> bool:

@@ -7,6 +7,8 @@ schedule, inputs that are not there.
 import re
 from collections.abc import Collection, Mapping
 
+from likeness.errors import LikenessError
+from likeness.families import PLAIN_MODEL
 from likeness.tensors import Header
 
 # What the channels that a U-Net reads beyond those it draws are for.
@@ -80,6 +82,12 @@ _SCHEDULERS = {
 }
 # How distilled models are called: drawn in few steps almost without guidance, which training as a plain model undoes.
 _DISTILLED = re.compile(r"turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(lcm|dmd2?|tcd)(?![a-z])|distill", re.IGNORECASE)
+
+
+def refuse(kind: str | None, what: str, expected: str = PLAIN_MODEL) -> None:
+    """Raises LikenessError if a model is of another kind than expected; `what` names the model."""
+    if kind:
+        raise LikenessError(f"{what}: this is {kind}; expected {expected}")
 
 
 def kind_of_file(header: Header) -> str | None:

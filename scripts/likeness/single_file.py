@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from likeness.compvis import open_clip_name, unet_name, vae_name
 from likeness.errors import LikenessError
-from likeness.families import FAMILIES, SCHEDULER, Family, family_of_file, schedule_of_file
+from likeness.families import SCHEDULER, Family, family_of_file, schedule_of_file
 from likeness.files import write_atomic
-from likeness.kinds import kind_of_file, kind_of_other_file
+from likeness.kinds import kind_of_file, kind_of_other_file, refuse
 from likeness.manifests import is_whole, seal
 from likeness.provenance import file_sha256
 from likeness.tensors import Entry, Header, read_header, torch_dtypes, write_tensors
@@ -63,10 +63,7 @@ def read_single_file(path: Path, what: str) -> SingleFile:
     trained; `what` names the file."""
     header = _header(path, what)
     family = family_of_file(header.entries)
-    kind = kind_of_file(header) if family else kind_of_other_file(header)
-    if kind:
-        known = ", ".join(family.title for family in FAMILIES.values())
-        raise LikenessError(f"{what}: this is {kind}; expected a plain model of {known}")
+    refuse(kind_of_file(header) if family else kind_of_other_file(header), what)
     schedule = schedule_of_file(family, header.entries, header.metadata, lambda name: header.entries[name].read())
     return SingleFile(header, family, schedule)
 
@@ -169,7 +166,7 @@ def converted_vae(path: Path, family: Family, store: Path, what: str) -> Path:
     """The folder of a single-file VAE, its own or a checkpoint's, with its family's numbers; as `converted`."""
     header = _header(path, what)
     if not any(name.startswith((*VAE, "encoder.", "decoder.")) for name in header.entries):
-        raise LikenessError(f"{what}: this is {kind_of_other_file(header)}; expected a VAE of {family.title}")
+        refuse(kind_of_other_file(header), what, f"a VAE of {family.title}")
     plan = sources(header.entries, family, "vae", what)
     target = store / f"vae-{family.name}-{file_sha256(path)[:16]}"
     if not _is_kept(target):
