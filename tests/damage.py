@@ -21,3 +21,15 @@ def empty(path: Path) -> None:
 
 
 DAMAGES = (flip, cut, empty)
+
+# What is called .safetensors and is none.
+NO_SAFETENSORS = {
+    "empty": b"",
+    "ones": b"\xff" * 8,
+    "huge header": (2**40).to_bytes(8, "little") + b"{}",
+    "large header": (99_000_000).to_bytes(8, "little") + b"{}",
+    "list": (2).to_bytes(8, "little") + b"[]",
+    "half a header": (30).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":1}',
+    "zip": b"PK\3\4" * 9,
+    "Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625894\n",
+}

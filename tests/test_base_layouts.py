@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from damage import DAMAGES
+from damage import DAMAGES, NO_SAFETENSORS
 from likeness import base_model, single_file
 from likeness.base_model import diffusers_folder, load_manifest, load_part, manifest, vae_folder
 from likeness.errors import LikenessError
@@ -691,19 +691,7 @@ def test_macos_note_about_a_file_is_refused(tmp_path):
     refused("._model.safetensors", "macOS' note about a file, not the file; name the one without ._", tmp_path)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\xff" * 8,
-        (2**40).to_bytes(8, "little") + b"{}",
-        (99_000_000).to_bytes(8, "little") + b"{}",
-        (2).to_bytes(8, "little") + b"[]",
-        (30).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":1}',
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625894\n",
-    ],
-    ids=["empty", "ones", "huge header", "large header", "list", "half a header", "Git LFS pointer"],
-)
+@pytest.mark.parametrize("data", NO_SAFETENSORS.values(), ids=NO_SAFETENSORS)
 def test_what_is_no_safetensors_file_is_refused_on_one_line(tmp_path, data):
     (tmp_path / "model.safetensors").write_bytes(data)
     refused("model.safetensors", "damaged, or no safetensors file", tmp_path)
