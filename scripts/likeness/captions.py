@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from likeness.attributes import CLOSE_UP
 from likeness.caption_length import TokenCount, cut_words
-from likeness.identity_words import PREPOSITIONS, IdentityWords, without_identity
+from likeness.identity_words import PREPOSITIONS, IdentityWords, whole_word, without_identity
 
 # Thresholds on what likeness.attributes measures, with a band in between in which nothing is said. Seen on 27 portraits
 # of two people who do not exist: broad smiles measured 0.6 to 0.96, straight faces 0 to 0.04.
@@ -67,8 +67,7 @@ def class_caption(text: str, trigger: str, class_noun: str, words: IdentityWords
     """
     person = "classnoun"  # one word in the place of the class noun, so that none of its words is taken for a trait
     nouns = "|".join(map(re.escape, sorted({class_noun, *words.people}, key=len, reverse=True)))
-    name = rf"(?<![^\W_]){re.escape(trigger)}(?![^\W_])"
-    beside = rf"(?:(?<![^\W_])(?:{nouns})[\s_-]+)?{name}(?:[\s_-]+(?:{nouns})(?![^\W_]))?"
+    beside = rf"(?:(?<![^\W_])(?:{nouns})[\s_-]+)?{whole_word(trigger)}(?:[\s_-]+(?:{nouns})(?![^\W_]))?"
     found = re.sub(beside, person, text, flags=re.IGNORECASE)
     found = without_identity(found, words._replace(people=words.people | {person}))
     found = re.sub(rf"{person} (?:{nouns})\b", person, found, flags=re.IGNORECASE)  # ohwx old woman

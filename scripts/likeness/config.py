@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from likeness.errors import LikenessError
+from likeness.identity_words import whole_word
 from likeness.photos import checked_photos, photo_files
 from likeness.prompts import check_prompt, drawn_words, literal
 from likeness.training.optimizers import problems
@@ -639,7 +640,7 @@ def _misunderstood_prompts(sample: Mapping, name: str, trigger: str, words: Mapp
 
 def _calls(text: str, trigger: str) -> bool:
     """Whether a trigger is a word of a text, as the text encoders read it: without capitals."""
-    return re.search(rf"(?<![^\W_]){re.escape(trigger)}(?![^\W_])", text, re.IGNORECASE) is not None
+    return re.search(whole_word(trigger), text, re.IGNORECASE) is not None
 
 
 def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict, list[str]]:

@@ -12,6 +12,11 @@ from typing import NamedTuple
 from likeness.errors import LikenessError
 
 
+def whole_word(word: str) -> str:
+    """The pattern of a word, or of several, that stand by themselves: between no letters or digits; _ is none."""
+    return rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+
+
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
