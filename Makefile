@@ -1,29 +1,34 @@
-# make demo    install everything into .venv and run the demonstration (config.yaml as shipped)
-# make test    the same environment, and the tests;  make test-slurm  only those on a cluster, which they start
-# make fault-table   what a cluster does to a training: tests it, and writes docs/slurm.md's table of what they saw
-# make env     only the environment;  make lint  only the style checks
-# make check-slurm   what each rule would ask of your cluster, and what it says to that (docs/slurm.md)
-# make bench-faces   how many faces the detector finds, by size and rotation, beside a peer (docs/faces.md)
-# make bench-duplicates   which photos are taken for one picture: changed copies, moments of a burst (docs/faces.md)
-# make bench-train   how fast the trainer is beside a plain diffusers loop, and its memory (docs/training.md)
-# make bench-sample  how fast pictures of LoRAs are drawn beside the plain way (docs/sampling.md)
-# make bench-choice  our rule and others' rules for choosing a checkpoint, judged on the same runs (docs/choice.md)
-# make bench-likeness  what raises likeness, what keeps everybody else as they were, and what it costs (docs/likeness.md)
-# make bench-base    what the demonstration's base model knows, and whether it can learn a face (resources/base/README.md)
-# make bench-dataset how fast the data set's stages are, cold and again, and their memory (docs/dataset.md)
-# make bench-report  how fast the report of 3,200 pictures is in a browser (docs/report.md)
-# make bench-scale   what many subjects cost Snakemake, on this machine and on the tests' cluster (docs/scale.md)
-# Another Python: make env PYTHON=/path/to/python. Nothing needs to be activated: .venv/bin/snakemake runs as it is.
+# make env               make the environment .venv
+# make demo              make .venv and run the demonstration (config.yaml)
+# make test              make .venv and run all tests
+# make test-unit         run the unit tests only
+# make test-slurm        run the tests on a SLURM cluster, which they start
+# make fault-table       test a training on a faulty cluster and write the results into docs/slurm.md
+# make lint              check style and types
+# make docs              write the documents that are made from the code
+# make check-slurm       show what each rule would request from your cluster, and its answer (docs/slurm.md)
+# make bench-faces       faces that the detector finds, by size and rotation, compared with YuNet (docs/faces.md)
+# make bench-duplicates  photos that are recognised as copies: changed copies, moments of a burst (docs/faces.md)
+# make bench-train       speed and memory of the trainer, compared with a plain diffusers loop (docs/training.md)
+# make bench-sample      speed of drawing with LoRAs, compared with a simple script (docs/sampling.md)
+# make bench-choice      our rule for choosing a checkpoint, compared with others on the same runs (docs/choice.md)
+# make bench-likeness    settings that raise likeness or keep other people unchanged, and their cost (docs/likeness.md)
+# make bench-base        abilities of the demonstration's base model (resources/base/README.md)
+# make bench-dataset     speed and memory of the data set's stages, without and with caches (docs/dataset.md)
+# make bench-report      speed of a report with 3,200 pictures in a browser (docs/report.md)
+# make bench-scale       time of Snakemake for many subjects, here and on the tests' cluster (docs/scale.md)
+#
+# To use another Python: make env PYTHON=/path/to/python. The environment need not be activated: run .venv/bin/snakemake.
 
-# Of the Pythons that are new enough and can make environments, the one that the pinned versions were run on first.
+# The first Python that is new enough and can make environments. 3.11 is first: the pinned versions were tested with it.
 PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
-# Jobs and tests call python and snakemake by name.
+# Jobs and tests call python and snakemake by name, so .venv must be in PATH.
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: env demo test test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-duplicates bench-dataset bench-train bench-base \
+.PHONY: env demo test test-unit docs test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-duplicates bench-dataset bench-train bench-base \
 	bench-sample bench-choice bench-likeness bench-report bench-scale
 .DELETE_ON_ERROR:
 
@@ -33,19 +38,24 @@ demo: env
 	tools/system_libraries.sh faces
 	$(WITH_VENV) snakemake --cores all
 
-# Two processes, because most of the time one core waits for Python to start; each computes in one thread.
+# Three processes on two cores, because tests often wait for a kill, a lock or a browser. Each computes in one thread.
 test: env .venv/installed-test
 	tools/system_libraries.sh faces
 	tools/system_libraries.sh browser
-	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25 \
-		--ignore tests/slurm --ignore tests/test_demonstration.py
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25 \
+		--ignore tests/slurm --ignore tests/workflow/test_demonstration.py
 	$(MAKE) --jobs 2 --output-sync test-slurm test-demonstration
+
+# For development: no workflow, no browser, no cluster.
+test-unit: env .venv/installed-test
+	tools/system_libraries.sh faces
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/unit --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-demonstration: env .venv/installed-test
 	tools/system_libraries.sh faces
-	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/test_demonstration.py
+	$(WITH_VENV) OMP_NUM_THREADS=1 python -m pytest tests/workflow/test_demonstration.py
 
-# Beside one other process at most: there is one cluster, and its tests hit a training at certain moments.
+# At most one other process of tests may run beside these: they share one cluster and stop trainings at set moments.
 test-slurm: SLURM_TESTS := tests/slurm
 fault-table: SLURM_TESTS := tests/slurm/test_slurm_faults.py --fault-table docs/slurm.md
 test-slurm fault-table: env .venv/installed-test
@@ -56,10 +66,16 @@ test-slurm fault-table: env .venv/installed-test
 check-slurm: env
 	$(WITH_VENV) python tools/check_slurm.py
 
+# Writes docs/config.md, its schema, and the picture of the rooms from the code.
+docs: env
+	PYTHONPATH=scripts .venv/bin/python tools/document_config.py
+	.venv/bin/python tools/draw_rooms.py
+
 lint: .venv/installed-test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/snakefmt --check Snakefile rules
+	.venv/bin/mypy
 
 bench-faces: env
 	tools/system_libraries.sh faces
@@ -102,7 +118,7 @@ bench-scale: env
 	tools/system_libraries.sh slurm
 	.venv/bin/python tools/bench_scale.py
 
-# Kept by pins: a changed list installs again, over what is there.
+# If a list of pins changes, its packages are installed again over the existing ones.
 .venv/installed-$(DEVICE): envs/base.txt envs/$(DEVICE).txt envs/unbundled.txt
 	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11 or newer with the venv module found; install one" \
 		"(Debian, Ubuntu: apt-get install python3-venv; Fedora: dnf install python3; macOS: brew install python)" >&2; exit 1; }

@@ -1,27 +1,24 @@
-# From a folder of photos of one person to the LoRA that looks most like them: snakemake --cores all
-import shlex
+# Turns a folder of photos of one person into the LoRA that looks most like them: snakemake --cores all
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
-from snakemake_executor_plugin_slurm_jobstep import Executor as SlurmStep
-from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 min_version("9.27")
-sys.path.insert(0, str(Path(workflow.basedir, "scripts")))
+# The folder of this Snakefile. If another workflow uses this one as a module, workflow.basedir is the other's folder.
+HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=False))
+sys.path.insert(0, str(HERE / "scripts"))
 
-from likeness.config_file import check_config_file
-from likeness.errors import LikenessError
+from likeness.config.yaml_file import check_config_file, config_file
+from likeness.core.errors import LikenessError
 
-# The working directory's config.yaml, or the demonstration's where there is none.
-CONFIG_FILE = (
-    Path("config.yaml")
-    if Path("config.yaml").exists()
-    else Path(workflow.basedir, "config.yaml")
-)
+# A module reads no configuration file. The workflow that uses the module passes `config`.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
 try:
-    if workflow.is_main_process:  # the jobs of a cluster read what it has checked
+    CONFIG_FILE = HERE / "config.yaml" if IS_MODULE else config_file(Path("."), HERE)
+    # The jobs of a cluster read files that the main process has checked.
+    if workflow.is_main_process and not IS_MODULE:
         for file in (CONFIG_FILE, *workflow.config_settings.configfiles):
             check_config_file(Path(file))
 except (LikenessError, OSError) as mistake:
@@ -34,7 +31,13 @@ configfile: CONFIG_FILE
 report: "rules/captions/workflow.rst"
 
 
+# Used with --sdm apptainer only (docs/containers.md).
+container: "likeness.sif"
+
+
+include: "rules/workarounds.smk"
 include: "rules/common.smk"
+include: "rules/inputs.smk"
 include: "rules/models.smk"
 include: "rules/dataset.smk"
 include: "rules/train.smk"
@@ -42,19 +45,17 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
-# Snakemake 9.27.1 writes Python's path without quotes into a job's command, and the SLURM plugin into that of the job's
-# step. In a folder with a space in its name that would be two words.
-for executor in (RemoteExecutor, SlurmStep):
-    executor.get_python_executable = lambda self: shlex.quote(sys.executable)
+# A Snakemake within a cluster's job does not take the lock: it may live longer than the Snakemake that submitted it.
+if workflow.is_main_process and Path(".snakemake").is_dir():
+    process_lock = shared_process_lock()
 
 
-# Snakemake 9.27.1 plans another round of its scheduler a second after every round, for its limit of submissions per
-# second. Where jobs wait for a GPU, the head soon makes as many rounds in a second as jobs have ended (docs/scale.md).
-# A hundred submissions in a second are never reached here; who asks for another limit has it.
 onstart:
-    limit = workflow.scheduling_settings.max_jobs_per_timespan
-    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-        workflow.scheduler.job_rate_limiter = None
+    remove_rate_limiter(workflow)
+
+
+onerror:
+    write_partial_index()
 
 
 localrules:

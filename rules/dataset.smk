@@ -7,19 +7,22 @@ rule detect_faces:
         "results/{subject}/faces.tsv",
     log:
         "results/logs/{subject}/detect_faces.log",
+    benchmark:
+        "results/logs/{subject}/detect_faces.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: ALL_CORES
     params:
+        models=folder_of("models"),
         contents=contents("detect_faces.py", photos),
         no_photos=no_photos,
-        photo_list=listed("photos"),
-        no_photo_list=in_a_file(lambda wildcards: listing(no_photos(wildcards))),
+        photo_list=input_list("photos"),
+        no_photo_list=path_list(no_photos),
     message:
         "{wildcards.subject}: find the faces in every photo"
     shell:
         "exec python {input.code[0]:q} --log {log:q} --photos @{params.photo_list:q} --no-photos @{params.no_photo_list:q}"
-        " --models results/models --cache results/.cache/detect_faces --faces {output:q} --threads {threads}"
+        " --models {params.models:q} --cache results/.cache/detect_faces --faces {output:q} --threads {threads}"
 
 
 rule curate_photos:
@@ -51,6 +54,8 @@ rule crop_faces:
         folder=directory("results/{subject}/crops"),
     log:
         "results/logs/{subject}/crop_faces.log",
+    benchmark:
+        "results/logs/{subject}/crop_faces.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: ALL_CORES
@@ -76,20 +81,23 @@ rule upscale_faces:
         folder=directory("results/{subject}/upscaled"),
     log:
         "results/logs/{subject}/upscale_faces.log",
+    benchmark:
+        "results/logs/{subject}/upscale_faces.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=growing(8000),
+        mem_mb=scaled_by_attempt(8000),
     params:
+        models=folder_of("models"),
         contents=contents("upscale_faces.py", upscale_weights),
         config=section("upscale", "resolution"),
     message:
         "{wildcards.subject}: bring the crops to the training resolution"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --crops {input.crops:q}"
-        " --models results/models --weights {input.weights:q} --cache results/.cache/upscale_faces"
+        " --models {params.models:q} --weights {input.weights:q} --cache results/.cache/upscale_faces"
         " --upscaled {output.upscaled:q} --folder {output.folder:q}"
 
 
@@ -106,11 +114,13 @@ rule caption_faces:
         folder=directory("results/{subject}/captions"),
     log:
         "results/logs/{subject}/caption_faces.log",
+    benchmark:
+        "results/logs/{subject}/caption_faces.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     resources:
         gpu=int(config["caption"]["backend"] != "template"),
-        mem_mb=growing(8000),
+        mem_mb=scaled_by_attempt(8000),
     params:
         contents=contents(
             "caption_faces.py", captions_beside_photos, captioners_identity_words
@@ -118,17 +128,19 @@ rule caption_faces:
         config=section(
             "subject.trigger", "subject.class_noun", "caption.backend", "token_lengths"
         ),
-        text_list=listed("texts"),
+        no_texts=no_captions_beside_photos,
+        text_list=input_list("texts"),
+        no_text_list=path_list(no_captions_beside_photos),
     message:
         "{wildcards.subject}: caption the crops"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --upscaled {input.upscaled:q}"
-        " --base {input.base:q} --texts @{params.text_list:q} --words {input.words:q} --captioner {input.captioner:q}"
+        " --base {input.base:q} --texts @{params.text_list:q} --no-texts @{params.no_text_list:q} --words {input.words:q} --captioner {input.captioner:q}"
         " --cache results/.cache/caption_faces --captions {output.captions:q} --folder {output.folder:q}"
 
 
-# Only where a subject says `regularisation: generate`. The settings are those of the top level: runs may draw their
-# samples by others, but all runs share one data set.
+# Only for subjects with `regularisation: generate`. The rule uses the settings of the top level, not the overrides of a
+# run, because all runs share one data set.
 rule draw_class_pictures:
     input:
         code=code("draw_class_pictures.py"),
@@ -141,13 +153,16 @@ rule draw_class_pictures:
         folder=directory("results/{subject}/class_pictures"),
     log:
         "results/logs/{subject}/draw_class_pictures.log",
+    benchmark:
+        "results/logs/{subject}/draw_class_pictures.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=growing(16000),
+        mem_mb=scaled_by_attempt(16000),
     params:
+        models=folder_of("models"),
         contents=contents("draw_class_pictures.py", identity_words),
         config=section(
             "subject.trigger",
@@ -165,12 +180,12 @@ rule draw_class_pictures:
         "{wildcards.subject}: draw other people of the class"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --captions {input.captions:q}"
-        " --words {input.words:q} --base {input.base:q} --models results/models --cache results/.cache/draw_class_pictures"
+        " --words {input.words:q} --base {input.base:q} --models {params.models:q} --cache results/.cache/draw_class_pictures"
         " --pictures {output.pictures:q} --folder {output.folder:q}"
 
 
-# A checkpoint: where a run gives repeats and max_train_steps, its number of epochs follows from the photos. And where the
-# data set comes out as it was, Snakemake sees before it starts a training that there is nothing to train.
+# This is a checkpoint for two reasons. If a run sets repeats and max_train_steps, its number of epochs follows from the
+# photos. And if the data set is built again with the same content, Snakemake knows that no training needs to run again.
 checkpoint build_dataset:
     input:
         code=code("build_dataset.py"),
@@ -205,13 +220,16 @@ checkpoint build_dataset:
             "train.batch_size",
             "train.gradient_accumulation_steps",
         ),
-        regularisation_list=listed("regularisation"),
-        text_list=listed("texts"),
+        not_read=unread_of_regularisation,
+        regularisation_list=input_list("regularisation"),
+        text_list=input_list("texts"),
+        not_read_list=path_list(unread_of_regularisation),
     message:
         "{wildcards.subject}: lay out the training set"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
         " --photos {input.photos:q} --captions {input.captions:q} --words {input.words:q}"
         " --regularisation @{params.regularisation_list:q} --texts @{params.text_list:q}"
+        " --not-read @{params.not_read_list:q}"
         " --class-pictures {input.class_pictures:q} --cache results/.cache/build_dataset --dataset {output.dataset:q}"
         " --folder {output.folder:q} --reg-folder {output.reg_folder:q}"

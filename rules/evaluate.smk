@@ -8,12 +8,14 @@ rule sample_checkpoint:
         folder=directory("results/{subject}/{run}/samples/{epoch}"),
     log:
         "results/logs/{subject}/{run}/sample_checkpoint-{epoch}.log",
+    benchmark:
+        "results/logs/{subject}/{run}/sample_checkpoint-{epoch}.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=growing(16000),
+        mem_mb=scaled_by_attempt(16000),
     params:
         contents=contents("sample_checkpoint.py"),
         config=section(
@@ -44,6 +46,8 @@ rule score_checkpoint:
         "results/{subject}/{run}/scores.tsv",
     log:
         "results/logs/{subject}/{run}/score_checkpoint.log",
+    benchmark:
+        "results/logs/{subject}/{run}/score_checkpoint.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     resources:
@@ -51,6 +55,7 @@ rule score_checkpoint:
             config["runs"][wildcards.run]["select"]["clip"] is not None
         ),
     params:
+        models=folder_of("models"),
         contents=contents("score_checkpoint.py", strangers),
         config=section(
             "select.copy_limit",
@@ -58,12 +63,12 @@ rule score_checkpoint:
             "subject.trigger",
             "subject.class_noun",
         ),
-        sample_list=listed("samples"),
+        sample_list=input_list("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: measure every picture"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --samples @{params.sample_list:q}"
-        " --crops {input.crops:q} --strangers {input.strangers:q} --models results/models"
+        " --crops {input.crops:q} --strangers {input.strangers:q} --models {params.models:q}"
         " --clip {input.clip:q} --cache results/.cache/score_checkpoint --scores {output:q}"
 
 
@@ -136,7 +141,7 @@ rule plot_sheets:
         "../envs/likeness.yaml"
     params:
         contents=contents("plot_sheets.py"),
-        sample_list=listed("samples"),
+        sample_list=input_list("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: plot each prompt's sheet"
     shell:

@@ -8,11 +8,12 @@ rule fetch_models:
     conda:
         "../envs/likeness.yaml"
     params:
+        models=folder_of_output,
         contents=contents("fetch_models.py"),
     message:
         "Fetch the pinned model files (once)"
     shell:
-        "exec python {input.code[0]:q} --log {log:q} --models results/models --manifest {output:q}"
+        "exec python {input.code[0]:q} --log {log:q} --models {params.models:q} --manifest {output:q}"
 
 
 rule fetch_base:
@@ -24,11 +25,12 @@ rule fetch_base:
         "results/base.json",
     log:
         "results/logs/fetch_base.log",
-    # A base model that cannot be used is an error before any photo is read.
+    # Runs first, so that a base model that cannot be used is reported before the photos are read.
     priority: 1
     conda:
         "../envs/likeness.yaml"
     params:
+        models=folder_of("models"),
         contents=contents("fetch_base.py", base_model_files),
         config=section("base_model", "base_revision", "vae", "prediction_type"),
         roots=[str(root) for root in ROOTS],
@@ -36,7 +38,7 @@ rule fetch_base:
         "Find and hash the base model"
     shell:
         "HF_HUB_OFFLINE=$HUB_OFFLINE exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
-        " --models results/models --roots {params.roots:q} --cache results/.cache/fetch_base --base {output:q}"
+        " --models {params.models:q} --roots {params.roots:q} --cache results/.cache/fetch_base --base {output:q}"
 
 
 rule fetch_captioner:

@@ -15,7 +15,8 @@ rule build_dataset_page:
         ),
     log:
         "results/logs/{subject}/build_dataset_page.log",
-    # Before hours of training, and beside what already runs: a job for all cores would wait until they are free.
+    # Runs before the training, which takes hours. Uses half of the cores, because a job for all cores would wait until
+    # all are free.
     priority: 1
     conda:
         "../envs/likeness.yaml"
@@ -24,7 +25,7 @@ rule build_dataset_page:
         contents=contents("build_dataset_page.py"),
         config=section("subject_name"),
     message:
-        "{wildcards.subject}: write the page of the data set, to look at before training"
+        "{wildcards.subject}: write the page of the data set (look at it before training)"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --threads {threads}"
         " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q}"
@@ -51,7 +52,7 @@ rule plot_grid:
         "../envs/likeness.yaml"
     params:
         contents=contents("plot_grid.py"),
-        sample_list=listed("samples"),
+        sample_list=input_list("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: plot the grid"
     shell:
@@ -96,7 +97,7 @@ rule build_report:
             "subject_name",
             "run_name",
         ),
-        sample_list=listed("samples"),
+        sample_list=input_list("samples"),
     message:
         "{wildcards.subject}/{wildcards.run}: write the report"
     shell:
@@ -128,10 +129,10 @@ rule compare_runs:
     params:
         contents=contents("compare_runs.py"),
         config=section("runs", "subject_name"),
-        config_file=in_a_file(section("runs", "subject_name")),
-        choice_list=listed("choices"),
-        score_list=listed("scores"),
-        sample_list=listed("samples"),
+        config_file=text_file_param(settings("runs", "subject_name")),
+        choice_list=input_list("choices"),
+        score_list=input_list("scores"),
+        sample_list=input_list("samples"),
     message:
         "{wildcards.subject}: compare the runs"
     shell:
@@ -161,11 +162,11 @@ rule build_index:
     params:
         contents=contents("build_index.py"),
         config=section("subjects"),
-        config_file=in_a_file(section("subjects")),
-        choice_list=listed("choices"),
-        preview_list=listed("previews"),
+        config_file=text_file_param(settings("subjects")),
+        choice_list=input_list("choices"),
+        preview_list=input_list("previews"),
     message:
-        "write the first page of the results"
+        "Write the first page of the results"
     shell:
         "exec python {input.code[0]:q} --config @{params.config_file:q} --log {log:q} --choices @{params.choice_list:q}"
         " --previews @{params.preview_list:q} --page {output:q}"

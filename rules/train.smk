@@ -7,12 +7,14 @@ rule cache_latents:
         "results/{subject}/latents.safetensors",
     log:
         "results/logs/{subject}/cache_latents.log",
+    benchmark:
+        "results/logs/{subject}/cache_latents.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: CORES_PER_GPU
     resources:
         gpu=1,
-        mem_mb=growing(8000),
+        mem_mb=scaled_by_attempt(8000),
     params:
         contents=contents("cache_latents.py"),
         config=section("clip_skip", "flips", "token_lengths"),
@@ -23,8 +25,9 @@ rule cache_latents:
         " --cache results/.cache/cache_latents --latents {output:q}"
 
 
-# One manifest and a folder, not one output per epoch: outputs cannot depend on a wildcard, and a run may have its own
-# number of epochs. The epochs themselves live in the run store, which nothing here deletes.
+# The outputs are a manifest and a folder, not one file per epoch: outputs cannot depend on a wildcard, and each run may
+# have its own number of epochs. The epochs are kept in the run store (results/.cache/runs), which Snakemake never
+# deletes.
 rule train_lora:
     input:
         code=code("train_lora.py"),
@@ -39,19 +42,22 @@ rule train_lora:
         settings="results/{subject}/{run}/log/config.json",
     log:
         "results/logs/{subject}/{run}/train_lora.log",
+    benchmark:
+        "results/logs/{subject}/{run}/train_lora.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
-    threads: lambda wildcards: CORES_PER_GPU * gpus(wildcards)
+    threads: lambda wildcards: CORES_PER_GPU * gpu_count(wildcards)
     resources:
-        gpu=gpus,
-        mem_mb=growing(16000, per=gpus),
-        runtime=growing(120),
+        gpu=gpu_count,
+        mem_mb=scaled_by_attempt(16000, per=gpu_count),
+        runtime=scaled_by_attempt(120),
     params:
         contents=contents("train_lora.py", network_weights),
         config=section("train", "clip_skip", "subject_name", "run_name"),
     message:
         "{wildcards.subject}/{wildcards.run}: train the LoRA"
-    # In a SLURM job the trainer is a step of its own: a signal reaches only the process that a step begins with.
+    # In a SLURM job, srun starts the trainer as a step of its own, because SLURM sends its signal only to the first
+    # process of a step.
     shell:
         "exec ${{SLURM_JOB_ID:+srun --overlap --ntasks=1 --cpus-per-task={threads}}} python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q}"
         " --latents {input.latents:q} --base {input.base:q} --weights {input.weights:q} --cache results/.cache/runs --models {output.models:q}"

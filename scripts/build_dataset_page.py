@@ -1,9 +1,9 @@
 """Write the page of a data set: every photo with its fate, its crop and its caption, to look at before training."""
 
-from likeness import cli
-from likeness.files import write_atomic
-from likeness.report.dataset import dataset_html
-from likeness.report.pictures import thumbnail_cache
+from likeness.core import cli
+from likeness.core.files import write_atomic
+from likeness.report.dataset_page import dataset_html
+from likeness.report.thumbnails import thumbnail_cache
 
 TABLES = ("photos", "crops", "upscaled", "captions", "dataset")
 

@@ -1,10 +1,10 @@
-"""Write the first page of the results: every subject and every run, with what was chosen and links to the evidence."""
+"""Write the start page of the results: every run of every subject, with the choice and links to the evidence."""
 
-from likeness import cli
-from likeness.files import write_atomic
-from likeness.manifests import checked
+from likeness.choosing.choice import read_choice
+from likeness.core import cli
+from likeness.core.files import write_atomic
+from likeness.core.manifests import checked
 from likeness.report.index import index_html
-from likeness.selection import read_choice
 
 
 def main() -> None:
@@ -15,7 +15,8 @@ def main() -> None:
         choice = read_choice(path)
         choices[subject, run] = choice
         previews[subject, run] = checked(preview, choice["preview_sha256"], "choose_checkpoint")
-    html = index_html(choices, previews, cli.plain(args.config.subjects))
+    unfinished = cli.as_mappings(getattr(args.config, "unfinished", {}))
+    html = index_html(choices, previews, cli.as_mappings(args.config.subjects), unfinished)
     write_atomic(args.page, html)
     cli.say(f"{args.page}: {len(html) / 1e6:.1f} MB; open it in a browser")
 

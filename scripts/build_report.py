@@ -1,8 +1,9 @@
 """Write the report of a run: the page with the choice, the grid and the evidence, and the folder of its samples."""
 
-from likeness import cli, report
-from likeness.files import publish_folder, write_atomic
-from likeness.report.pictures import thumbnail_cache
+from likeness.core import cli
+from likeness.core.files import publish_folder, write_atomic
+from likeness.report.run_page import report_page
+from likeness.report.thumbnails import thumbnail_cache
 
 TABLES = ("photos", "crops", "upscaled", "captions", "dataset", "metrics", "samples*", "scores", "choice")
 
@@ -10,11 +11,11 @@ TABLES = ("photos", "crops", "upscaled", "captions", "dataset", "metrics", "samp
 def main() -> None:
     args = cli.arguments(__doc__, *TABLES, "cache", "report", "folder")
     thumbnails = thumbnail_cache(args.cache)
-    html, pictures = report.report_page(
+    html, pictures = report_page(
         **{name.rstrip("*"): getattr(args, name.rstrip("*")) for name in TABLES},
         title=f"{args.config.subject_name}, {args.config.run_name}",
         subject=vars(args.config.subject),
-        config=cli.plain(args.config),
+        config=cli.as_mappings(args.config),
         folder=args.folder.name,
         thumbnails=thumbnails,
         threads=args.threads,

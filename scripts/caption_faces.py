@@ -1,26 +1,19 @@
-"""Write a caption for every picture: the user's own where there is one, else one that is made from what was
-measured, or by a model that looks at it."""
+"""Write a caption for every picture: the user's own caption if there is one, else one that is made from the
+measurements, or by a captioner."""
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from likeness import (
-    base_model,
-    caption_files,
-    caption_length,
-    captioners,
-    captions,
-    cli,
-    devices,
-    files,
-    identity_words,
-    images,
-    manifests,
-    pretrained,
-    provenance,
-)
+import numpy as np
+
+from likeness.captions import caption_length, captioners, identity_words, wording
+from likeness.core import cli, devices, files, manifests, provenance
+from likeness.models import base_model, pretrained
+from likeness.photos import caption_files, images
 
 COLUMNS = [
     *("photo", "fate", "image", "image_sha256", "face"),
@@ -29,55 +22,58 @@ COLUMNS = [
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "upscaled", "base", "texts*", "words*", "captioner*", "cache", "captions", "folder")
+    names = ("upscaled", "base", "texts*", "no_texts*", "words*", "captioner*", "cache", "captions", "folder")
+    args = cli.arguments(__doc__, *names)
     trigger, class_noun = args.config.subject.trigger, args.config.subject.class_noun
     backend = args.config.caption.backend
     items = files.ItemCache(args.cache, backend, provenance.code_digest(Path(__file__)))
     tokenizer = base_model.load_part(base_model.load_manifest(args.base), "tokenizer")
 
     @cache
-    def found() -> tuple[Path, str]:
-        return pretrained.read_manifest(args.captioner[0])
+    def model_digest() -> str:
+        return pretrained.read_manifest(args.captioner[0])[1]
 
-    # Loaded by the first photo without a caption of the user's that is new to the cache.
+    # Loaded for the first photo that has neither a caption of the user's nor one in the cache.
     @cache
-    def captioner():
+    def captioner() -> Callable[[np.ndarray], str]:
         devices.claim_gpu(cli.say)
-        return captioners.load_captioner(backend, found()[0], devices.torch_device())
+        return captioners.load_captioner(backend, pretrained.verified_folder(args.captioner[0]), devices.torch_device())
 
     @cache
     def left_out() -> identity_words.IdentityWords:
         return identity_words.identity_words(args.words[0])
 
-    def from_template(row: dict) -> str:
+    def from_template(row: Mapping[str, Any]) -> str:
         attributes, *pose = (json.loads(row[name]) for name in ("attributes", "yaw", "pitch", "face_fraction"))
         measured = provenance.canonical([trigger, class_noun, attributes, pose])
-        text = items.get(lambda: captions.template_caption(trigger, class_noun, attributes, *pose).encode(), measured)
+        text = items.get(lambda: wording.template_caption(trigger, class_noun, attributes, *pose).encode(), measured)
         return text.read_text(encoding="utf-8")
 
-    def from_model(row: dict) -> str:
-        """The model's own words are cached, so that another list of words or another trigger does not need it again."""
+    def from_model(row: Mapping[str, Any]) -> str:
+        """The unedited text of the model is cached. So the model is not needed again for another list of words or
+        another trigger."""
         picture = manifests.checked(args.upscaled.parent / row["image"], row["sha256"], "upscale_faces")
-        said = items.get(lambda: captioner()(images.read_photo(picture)).encode(), found()[1], row["sha256"])
-        return identity_words.model_caption(said.read_text(encoding="utf-8"), trigger, class_noun, left_out())
+        text = items.get(lambda: captioner()(images.read_photo(picture)).encode(), model_digest(), row["sha256"])
+        return identity_words.model_caption(text.read_text(encoding="utf-8"), trigger, class_noun, left_out())
 
     table = manifests.read_table(args.upscaled).to_dict("records")
     own_texts = caption_files.by_photo({Path(row["photo"]) for row in table}, args.texts)
-    for text in caption_files.without_photo(args.texts, own_texts):
-        cli.say(f"{text}: belongs to no photo that is used, so it is not read; a caption is named as its photo is")
+    not_read = caption_files.not_read(args.texts, args.no_texts, own_texts)
+    for path, why in not_read.items():
+        cli.say(f"{path}: {why}")
     photos_of: dict[Path, list[str]] = {}
-    for photo, text in sorted(own_texts.items()):
-        photos_of.setdefault(text, []).append(photo.name)
+    for photo, path in sorted(own_texts.items()):
+        photos_of.setdefault(path, []).append(photo.name)
 
-    made = from_template if backend == "template" else from_model
+    make_caption = from_template if backend == "template" else from_model
     rows, texts = [], {}
     for row in cli.progress(table, desc="caption", unit="photo"):
         name, own = f"{Path(row['image']).stem}.txt", own_texts.get(Path(row["photo"]))
-        text = caption_files.user_caption(own) if own else made(row)
+        text = caption_files.user_caption(own) if own else make_caption(row)
         count = caption_length.token_count(text, tokenizer, min(args.config.token_lengths))
         file, photos = (own.name, photos_of[own]) if own else (name, [row["photo"]])
-        # A held-out photo teaches nothing, whatever its caption says.
-        warnings = captions.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []
+        # The caption of a held-out photo has no effect on the training.
+        warnings = wording.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []
         detail = " ".join(warnings)
         texts[name] = text
         rows.append(
@@ -95,6 +91,9 @@ def main() -> None:
         cli.say(f"{row['photo']}: {text}")
         if detail:
             cli.say(detail)
+    for path, why in not_read.items():
+        about = {"fate": "not read", "caption": files.seen_from(args.captions.parent, path), "detail": why}
+        rows.append(about)
     files.publish_folder(args.folder, texts)
     manifests.write_table(args.captions, rows, COLUMNS)
     cli.say(items.summary())

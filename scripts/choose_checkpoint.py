@@ -1,13 +1,18 @@
-"""Choose one epoch and one weight from the scores, and lay out best/: the LoRA, its A1111 sidecar, preview and card."""
+"""Choose an epoch and a weight by the scores, and write best/: the LoRA, its A1111 sidecar, a preview and a card."""
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
-from likeness import best, cli, scoring, selection
-from likeness.checkpoints import checkpoint_file
-from likeness.files import write_atomic
-from likeness.manifests import read_json, read_table, write_json
-from likeness.provenance import file_sha256
+from likeness.choosing import best, scoring, selection
+from likeness.choosing.choice import advice, separation
+from likeness.choosing.scores import read_scores
+from likeness.core import cli
+from likeness.core.files import write_atomic
+from likeness.core.manifests import read_json, read_table, write_json
+from likeness.core.provenance import file_sha256
+from likeness.training.checkpoints import checkpoint_file
 
 INPUTS = ("scores", "models", "base", "dataset", "crops", "measured_by")
 OUTPUTS = ("choice", "lora", "sidecar", "preview", "card")
@@ -16,7 +21,7 @@ OUTPUTS = ("choice", "lora", "sidecar", "preview", "card")
 def main() -> None:
     args = cli.arguments(__doc__, *INPUTS, *OUTPUTS)
     config = args.config
-    scores = selection.read_scores(args.scores)
+    scores = read_scores(args.scores)
     select = {key: getattr(config.select, key) for key in ("beta", "bootstrap", "confidence", "seed")}
     choice = selection.choose(scores, **select)
     source = checkpoint_file(args.models, choice["epoch"])
@@ -31,9 +36,9 @@ def main() -> None:
         choice,
         name=f"{config.subject_name}, {config.run_name}",
         subject=vars(config.subject),
-        train=cli.plain(config.train),
-        sample=cli.plain(config.sample),
-        select=cli.plain(config.select),
+        train=cli.as_mappings(config.train),
+        sample=cli.as_mappings(config.sample),
+        select=cli.as_mappings(config.select),
         base=base,
         dataset=dataset,
         hashes={
@@ -51,11 +56,11 @@ def main() -> None:
     write_atomic(args.sidecar, sidecar)
     write_atomic(args.card, card)
     write_json(args.choice, choice, indent=2, ensure_ascii=False)
-    sentences = *selection.advice(choice), selection.separation(choice, vars(config.subject))
+    sentences = *advice(choice), separation(choice, vars(config.subject))
     cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences))
 
 
-def _json(value: dict) -> str:
+def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,14 +1,15 @@
 """Write the page that compares the runs of a subject."""
 
-from likeness import cli
-from likeness.files import write_atomic
+from likeness.choosing.choice import read_choice
+from likeness.choosing.scores import scored_pictures
+from likeness.core import cli
+from likeness.core.files import write_atomic
 from likeness.report.runs import runs_html
-from likeness.selection import read_choice, scored_pictures
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "choices*", "scores*", "samples*", "page")
-    settings = cli.plain(args.config.runs)
+    settings = cli.as_mappings(args.config.runs)
     runs, choices = {}, {}
     for path, scores in zip(args.choices, args.scores, strict=True):
         folder = scores.parent

@@ -1,11 +1,14 @@
-"""Cut the face out of every kept photo: square or, with buckets, of the photo's shape; upright, with a little shoulder,
-and nobody else."""
+"""Crop the face of every kept photo, upright, with a little shoulder, and without other people. The crop is square or,
+with buckets, has the photo's shape."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from likeness import cli, files, images, manifests, provenance
-from likeness.crops import Square, bucket, crop_box, crop_face, crop_side, face_in_crop
-from likeness.errors import LikenessError
+from likeness.core import cli, files, manifests, provenance
+from likeness.core.errors import LikenessError
+from likeness.faces.crops import Square, bucket, crop_box, crop_face, crop_side, face_in_crop
+from likeness.photos import images
 
 COLUMNS = [
     *("photo", "fate", "crop", "sha256", "size", "side", "source_side", "padded", "face_fraction", "face"),
@@ -27,28 +30,28 @@ def main() -> None:
             "more of what is around, and each shape fills batches of its own"
         )
 
-    def size(row: dict) -> tuple[int, int]:
-        """Width and height in px of the picture that is trained on."""
+    def size(row: Mapping[str, Any]) -> tuple[int, int]:
+        """Width and height in px of the training image."""
         if not args.config.buckets:
             return resolution, resolution
         return bucket(int(row["width"]), int(row["height"]), resolution)
 
-    def cropped(row: dict) -> tuple[Square, Path]:
-        """The square, and its crop as a file of the cache."""
+    def cropped(row: Mapping[str, Any]) -> tuple[Square, Path]:
+        """The square, and the file of its crop in the cache."""
         photo = args.photos.parent / row["photo"]
-        if not photo.is_file() or provenance.file_sha256(photo) != row["sha256"]:
-            raise LikenessError(f"{photo} was changed or removed after its faces were detected; run snakemake again")
+        refuse_another(photo, row["sha256"])
         stretch = tuple(length / resolution for length in size(row))
         square = crop_box(row, framing.face_fraction, framing.face_level, stretch)
 
         def crop() -> bytes:
             with images.photo_in_turn(photo) as image:
+                refuse_another(photo, row["sha256"])  # again, because the photo may have changed before it was read
                 return images.png_bytes(crop_face(image, square, resolution))
 
         return square, item_cache.get(crop, row["sha256"], provenance.canonical(square))
 
     rows, crops = [], {}
-    for row, (square, crop) in cli.mapped(cropped, kept, args.threads, desc="crops", unit="photo"):
+    for row, (square, crop) in cli.map_in_threads(cropped, kept, args.threads, desc="crops", unit="photo"):
         name = f"{stems[row['photo']]}.png"
         crops[name] = crop
         about = {
@@ -65,6 +68,12 @@ def main() -> None:
     files.publish_folder(args.folder, crops)
     manifests.write_table(args.crops, rows, COLUMNS)
     cli.say(item_cache.summary())
+
+
+def refuse_another(photo: Path, sha256: str) -> None:
+    """Raises LikenessError if a photo does not have this hash."""
+    if not photo.is_file() or provenance.file_sha256(photo) != sha256:
+        raise LikenessError(f"{photo} was changed or removed after its faces were detected; run snakemake again")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Keep, set apart or drop every photo, with a reason; and say what to photograph next."""
+"""Keep, hold out or drop every photo, with a reason, and advise what to photograph next."""
 
 from pathlib import PurePath
 
-from likeness import cli, curation, manifests
+from likeness.core import cli, manifests
+from likeness.faces import curation, photo_advice
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
         if row["fate"] == "dropped":
             cli.say(f"  {PurePath(row['photo']).name}: {row['reason']}: {row['detail']}")
     cli.say(curation.counts(rows))
-    for sentence in curation.advice(rows):
+    for sentence in photo_advice.advice(rows):
         cli.say(sentence)
 
 

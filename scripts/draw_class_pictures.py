@@ -1,4 +1,5 @@
-"""Draw other people of the class with the base model, from the training captions without the person."""
+"""Draw other people of the class with the base model, by the training captions with the class in place of the
+person."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,20 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness import cli
-from likeness.base_model import load_manifest
-from likeness.captions import class_caption
-from likeness.devices import claim_gpu, torch_device
-from likeness.faces import Detector
-from likeness.files import ItemCache, publish_folder
-from likeness.identity_words import identity_words
-from likeness.images import png_bytes, read_photo
-from likeness.infotext import infotext
-from likeness.manifests import read_json, read_table, write_table
-from likeness.marking import marked_png
-from likeness.models import FACE_DETECTION_FULL_RANGE, FACE_DETECTION_SHORT_RANGE, FACE_LANDMARKER, model_path
-from likeness.prompts import literal
-from likeness.provenance import canonical, code_digest
+from likeness.captions.identity_words import identity_words
+from likeness.captions.wording import class_caption
+from likeness.core import cli
+from likeness.core.devices import claim_gpu, torch_device
+from likeness.core.errors import LikenessError
+from likeness.core.files import ItemCache, publish_folder
+from likeness.core.manifests import read_json, read_table, write_table
+from likeness.core.pinned_models import (
+    FACE_DETECTION_FULL_RANGE,
+    FACE_DETECTION_SHORT_RANGE,
+    FACE_LANDMARKER,
+    model_path,
+)
+from likeness.core.provenance import canonical, code_digest
+from likeness.drawing.infotext import infotext
+from likeness.drawing.marking import marked_png
+from likeness.faces.detection import Detector
+from likeness.models.base_model import load_manifest
+from likeness.models.prompts import literal
+from likeness.photos.images import png_bytes, read_photo
+from likeness.training.schedule import NO_IMAGE
 
 DETECTOR = (FACE_DETECTION_SHORT_RANGE, FACE_DETECTION_FULL_RANGE, FACE_LANDMARKER)
 
@@ -29,13 +37,13 @@ def main() -> None:
     args = cli.arguments(__doc__, "captions", "words", "base", "models", "cache", "pictures", "folder")
     subject, resolution = args.config.subject, args.config.resolution
     sample = vars(args.config.sample) | {"clip_skip": args.config.clip_skip}
-    # What a picture depends on: how many are drawn at once is no part of it.
+    # The settings that a picture depends on. The batch size is not one of them.
     settings = {key: value for key, value in sample.items() if key != "batch_size"}
     base = load_manifest(args.base)
     claim_gpu(cli.say)
-    from likeness import class_pictures, sampling
+    from likeness.drawing import class_pictures, sampling
 
-    drawing, looking = (code_digest(Path(module.__file__)) for module in (sampling, class_pictures))
+    drawing, looking = code_digest(Path(sampling.__file__)), code_digest(Path(class_pictures.__file__))
     store = ItemCache(args.cache, base["digest"], canonical(settings | {"resolution": resolution}), drawing)
     hashes = read_json(model_path(args.models, "models.json"))
     looked_by = canonical([looking, *(hashes[name] for name in DETECTOR)])
@@ -51,26 +59,28 @@ def main() -> None:
         def look() -> bytes:
             return class_pictures.fault(read_photo(drawn[cell]), detector()).encode()
 
-        found = store.get(look, of(cell), looked_by).read_text()
-        if found:
-            cli.say(f"{cell.prompt}, seed {cell.seed}: left out: {found}")
-        return found
+        reason = store.get(look, of(cell), looked_by).read_text()
+        if reason:
+            cli.say(f"{cell.prompt}, seed {cell.seed}: left out: {reason}")
+        return reason
 
     def faults(cells: Sequence[sampling.Cell]) -> list[str]:
         drawn.update((cell, path) for cell in cells if (path := store.find(of(cell))))
         missing = [cell for cell in cells if cell not in drawn]
-        images = sampling.drawn(pipeline(), missing, sample, resolution) if missing else ()
+        images = sampling.draw_pictures(pipeline(), missing, sample, resolution) if missing else ()
         for cell, image in cli.progress(images, total=len(missing), desc="class pictures", unit="picture"):
             drawn[cell] = store.put(png_bytes(np.asarray(image)), of(cell))
         return [fault(cell) for cell in cells]
 
     table = read_table(args.captions)
     texts = table["text"][table["fate"] == "train"]
+    if texts.empty:
+        raise LikenessError(NO_IMAGE)
     words = identity_words(args.words)
     captions = [class_caption(text, subject.trigger, subject.class_noun, words) for text in texts]
-    prompts = {literal(caption): caption for caption in captions}  # a caption has no weights, no BREAK
+    prompts = {literal(caption): caption for caption in captions}  # captions have no prompt syntax
     rows, pictures = [], {}
-    for n, cell in enumerate(class_pictures.chosen(list(prompts), subject.regularisation_images, faults)):
+    for n, cell in enumerate(class_pictures.choose_pictures(list(prompts), subject.regularisation_images, faults)):
         name = f"{n:04d}_s{cell.seed}.png"
         how = infotext(cell.prompt, cell.seed, resolution, settings, base, None)
         pictures[name] = marked_png(read_photo(drawn[cell]), how)

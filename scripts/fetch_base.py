@@ -1,14 +1,14 @@
-"""Find the base model (a diffusers folder, a single .safetensors file or a hub id) and the user's own VAE, hash them,
-and say where they are."""
+"""Locate the base model (a diffusers folder, a single .safetensors file or a hub id) and the user's own VAE, hash
+them, and write where they are."""
 
 from pathlib import Path
 
-from likeness import cli
-from likeness.base_model import diffusers_folder, manifest, vae_folder
-from likeness.files import private_folder
-from likeness.kinds import distilled_word
-from likeness.manifests import write_json
-from likeness.models import model_path
+from likeness.core import cli
+from likeness.core.files import private_folder
+from likeness.core.manifests import write_json
+from likeness.core.pinned_models import model_path
+from likeness.models.base_model import diffusers_folder, manifest, vae_folder
+from likeness.models.kinds import distilled_word
 
 
 def main() -> None:

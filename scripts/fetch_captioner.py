@@ -1,7 +1,9 @@
-"""Find the captioner (a folder or a hub id), hash it, and say where it is."""
+"""Locate the captioner (a folder or a hub id), hash it, and write where it is."""
 
-from likeness import captioners, cli, pretrained
-from likeness.errors import LikenessError
+from likeness.captions import captioners
+from likeness.core import cli
+from likeness.core.errors import LikenessError
+from likeness.models import pretrained
 
 
 def main() -> None:

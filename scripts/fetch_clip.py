@@ -1,7 +1,8 @@
-"""Find the CLIP model of a run (a folder or a hub id), hash it, and say where it is."""
+"""Locate the CLIP model of a run (a folder or a hub id), hash it, and write where it is."""
 
-from likeness import cli, clip, pretrained
-from likeness.errors import LikenessError
+from likeness.core import cli
+from likeness.core.errors import LikenessError
+from likeness.models import clip, pretrained
 
 
 def main() -> None:

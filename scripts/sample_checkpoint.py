@@ -1,23 +1,23 @@
-"""Draw every picture of one checkpoint: prompts x weights x seeds. Epoch 0 is the base model without the LoRA."""
+"""Draw the samples of one checkpoint: prompts x weights x seeds. Epoch 0 is the base model without the LoRA."""
 
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from likeness import cli
-from likeness.base_model import load_manifest
-from likeness.checkpoints import checkpoint_file
-from likeness.devices import claim_gpu, torch_device
-from likeness.files import ItemCache, publish_folder
-from likeness.images import png_bytes, read_photo
-from likeness.infotext import UsedLora, infotext, lora_hash
-from likeness.manifests import write_table
-from likeness.marking import marked_png
-from likeness.provenance import canonical, code_digest, digest
-from likeness.tensors import with_metadata
+from likeness.core import cli
+from likeness.core.devices import claim_gpu, torch_device
+from likeness.core.files import ItemCache, publish_folder
+from likeness.core.manifests import write_table
+from likeness.core.provenance import canonical, code_digest, digest
+from likeness.core.tensors import with_metadata
+from likeness.drawing.infotext import UsedLora, infotext, lora_hash
+from likeness.drawing.marking import marked_png
+from likeness.models.base_model import load_manifest
+from likeness.photos.images import png_bytes, read_photo
+from likeness.training.checkpoints import checkpoint_file
 
-# What a picture depends on beside the models, its cell and its size.
+# The settings that a picture depends on, beside the models, its cell and its size.
 SETTINGS = ("negative_prompt", "steps", "sampler", "guidance_scale", "clip_skip")
 
 
@@ -29,32 +29,33 @@ def main() -> None:
     base = load_manifest(args.base)
     lora = checkpoint_file(args.models[0], epoch) if epoch else None
     claim_gpu(cli.say)
-    from likeness import sampling
+    from likeness.drawing import sampling
 
     settings = {key: sample[key] for key in SETTINGS}
-    # Without its metadata: a file that only says another name or number of epochs draws the same pictures.
+    # Without the metadata: a file with another name or number of epochs in it draws the same pictures.
     weights = digest(with_metadata(lora.read_bytes(), {})) if lora else ""
-    # Neither does what is written into the pictures when they are laid out make other pictures: only what draws counts.
+    # Only the code that draws. The code that adds metadata to the pictures does not change their pixels.
     drawing = code_digest(Path(sampling.__file__))
     store = ItemCache(args.cache, base["digest"], weights, canonical(settings | {"resolution": resolution}), drawing)
 
     def of(cell: sampling.Cell) -> str:
         return canonical([cell.weight, cell.prompt, cell.seed])
 
-    paths = {cell: store.find(of(cell)) for cell in sampling.cells(sample, subject, epoch)}
-    missing = [cell for cell, path in paths.items() if path is None]
+    cells = list(dict.fromkeys(sampling.cells(sample, subject, epoch)))
+    paths = {cell: path for cell in cells if (path := store.find(of(cell)))}
+    missing = [cell for cell in cells if cell not in paths]
     if missing:
         pipeline = sampling.load_pipeline(base, lora, torch_device(), sample["sampler"])
         for cell, image in cli.progress(
-            sampling.drawn(pipeline, missing, sample, resolution), total=len(missing), desc=f"epoch {epoch}"
+            sampling.draw_pictures(pipeline, missing, sample, resolution), total=len(missing), desc=f"epoch {epoch}"
         ):
             paths[cell] = store.put(png_bytes(np.asarray(image)), of(cell))
 
     hash_of_lora = lora_hash(lora.read_bytes()) if lora else ""
     rows, pictures = [], {}
-    for n, (cell, path) in enumerate(paths.items()):
+    for n, cell in enumerate(cells):
         name = f"{n:04d}_w{cell.weight:.2f}_s{cell.seed}.png"
-        pixels = read_photo(path)
+        pixels = read_photo(paths[cell])
         used = UsedLora(lora.stem, cell.weight, hash_of_lora) if lora else None
         pictures[name] = marked_png(pixels, infotext(cell.prompt, cell.seed, resolution, settings, base, used))
         sha256 = hashlib.sha256(pictures[name]).hexdigest()
@@ -62,7 +63,7 @@ def main() -> None:
         rows.append({"epoch": epoch, **cell._asdict(), "image": f"{args.folder.name}/{name}", **content})
     publish_folder(args.folder, pictures)
     write_table(args.samples, rows, ["epoch", *sampling.Cell._fields, "image", "sha256", "pixels"])
-    cli.say(f"items: {len(missing)} computed, {len(paths) - len(missing)} reused")
+    cli.say(f"items: {len(missing)} computed, {len(cells) - len(missing)} reused")
 
 
 if __name__ == "__main__":

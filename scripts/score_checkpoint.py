@@ -1,24 +1,27 @@
-"""Measure every picture of a run, and the person's real photos, and write one row of scores per picture."""
+"""Measure the samples of a run and the person's photos, and write one row of scores per sample."""
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from likeness import cli, clip, pretrained, scoring
-from likeness.devices import claim_gpu, torch_device
-from likeness.faces import Detector
-from likeness.files import ItemCache
-from likeness.identity import Judge, Recogniser, decode_embedding, encode_embedding
-from likeness.images import read_photo
-from likeness.manifests import checked_files, read_json, read_table, write_table
-from likeness.models import model_path
-from likeness.prompts import drawn_words
-from likeness.provenance import canonical, code_digest, file_sha256
-from likeness.samples import read_samples
+from likeness.choosing import scoring
+from likeness.core import cli
+from likeness.core.devices import claim_gpu, torch_device
+from likeness.core.files import ItemCache
+from likeness.core.manifests import checked_files, read_json, read_table, write_table
+from likeness.core.pinned_models import model_path
+from likeness.core.provenance import canonical, code_digest, file_sha256
+from likeness.drawing.samples import read_samples
+from likeness.faces.detection import Detector
+from likeness.faces.identity import Judge, Recogniser, decode_embedding, encode_embedding
+from likeness.models import clip, pretrained
+from likeness.models.prompts import drawn_words
+from likeness.photos.images import read_photo
 
 
 def main() -> None:
@@ -43,7 +46,7 @@ def main() -> None:
     drawn = cli.progress(samples.itertuples(), total=len(samples), desc="scores", unit="picture")
     rows = scoring.score_rows(
         samples,
-        # By their pixels: a picture that only says another name of its LoRA is not looked at again.
+        # By the hash of the pixels: a picture with another name of its LoRA in the metadata is not measured again.
         [measured(Path(sample.image), sample.pixels) for sample in drawn],
         train=[measured(Path(crop.image), crop.sha256) for crop in crops[crops["fate"] == "train"].itertuples()],
         heldout=[measured(Path(crop.image), crop.sha256) for crop in crops[crops["fate"] == "heldout"].itertuples()],
@@ -63,20 +66,21 @@ def main() -> None:
 
 
 def _clip_view(samples: pd.DataFrame, args: Namespace, items: ItemCache) -> scoring.ClipView:
-    """Of each picture and each prompt. CLIP does not know the trigger, so it is left out of the words."""
+    """CLIP's embeddings of the pictures and the prompts. CLIP does not know the trigger, so it is removed from the
+    prompts."""
     subject = args.config.subject
-    folder, weights = pretrained.read_manifest(args.clip[0])
+    _, weights = pretrained.read_manifest(args.clip[0])
 
     @cache
     def model() -> clip.Clip:
         claim_gpu(cli.say)
-        return clip.load_clip(folder, torch_device())
+        return clip.load_clip(pretrained.verified_folder(args.clip[0]), torch_device())
 
     def embedded(compute: Callable[[], np.ndarray], content: str) -> np.ndarray:
         item = items.get(lambda: encode_embedding(compute()).encode(), "clip", weights, content)
         return decode_embedding(item.read_text())
 
-    def of_picture(sample: Mapping) -> np.ndarray:
+    def of_picture(sample: Mapping[str, Any]) -> np.ndarray:
         return embedded(lambda: model().of_picture(read_photo(Path(sample["image"]))), sample["pixels"])
 
     def of_prompt(prompt: str) -> np.ndarray:

@@ -1,25 +1,28 @@
-"""Bring every crop to the training resolution, without changing whose face it is."""
+"""Scale every crop to the training resolution, without changing the identity of the face."""
 
 import hashlib
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from likeness import cli, devices, files, images, manifests, models, provenance, upscale
-from likeness.faces import Detector
-from likeness.identity import Recogniser, face_embedding
+from likeness.core import cli, devices, files, manifests, pinned_models, provenance
+from likeness.faces import upscale
+from likeness.faces.detection import Detector
+from likeness.faces.identity import Recogniser, face_embedding
+from likeness.photos import images
 
 COLUMNS = [
     *("photo", "fate", "crop", "image", "sha256", "method", "scale", "similarity", "detail"),
     *("source_side", "face_fraction", "face", "yaw", "pitch", "roll", "brightness", "attributes"),
 ]
 FACE_MODELS = [
-    *(models.FACE_DETECTION_SHORT_RANGE, models.FACE_DETECTION_FULL_RANGE, models.FACE_LANDMARKER),
-    models.FACE_RECOGNITION_SFACE,
+    *(pinned_models.FACE_DETECTION_SHORT_RANGE, pinned_models.FACE_DETECTION_FULL_RANGE, pinned_models.FACE_LANDMARKER),
+    pinned_models.FACE_RECOGNITION_SFACE,
 ]
-PUBLISHED = [models.REALESRGAN_GRAPH, models.REALESRGAN_WEIGHTS]
+PUBLISHED = [pinned_models.REALESRGAN_GRAPH, pinned_models.REALESRGAN_WEIGHTS]
 
 
 def main() -> None:
@@ -32,14 +35,14 @@ def main() -> None:
     common = provenance.canonical([resolution, settings.tile, settings.min_similarity, used])
     items = files.ItemCache(args.cache, common, provenance.code_digest(Path(__file__)))
 
-    # Loaded by the first crop that needs them: a rerun, or crops that are large enough, need neither.
+    # Loaded for the first crop that needs them: a rerun needs neither, nor do crops that are large enough.
     @cache
-    def upsampler():
+    def upsampler() -> Any:
         devices.claim_gpu(cli.say)
         return upscale.real_esrganer(args.models, settings.tile, devices.torch_device(), own_weights)
 
     @cache
-    def face_models():
+    def face_models() -> tuple[Detector, Recogniser]:
         return Detector(args.models), Recogniser(args.models)
 
     def enlarge(image: np.ndarray) -> np.ndarray:
@@ -49,9 +52,8 @@ def main() -> None:
         return face_embedding(image, *face_models())[1]
 
     def item(crop: Path, size: tuple[int, int]) -> bytes:
-        """A line of JSON with what was measured, then the PNG."""
-        result = upscale.upscaled(images.read_photo(crop), size, enlarge, embed, settings.min_similarity)
-        measured = result._asdict()
+        """A line of JSON with the measurements, followed by the PNG."""
+        measured = upscale.upscaled(images.read_photo(crop), size, enlarge, embed, settings.min_similarity)._asdict()
         png = images.png_bytes(measured.pop("image"))
         return provenance.canonical(measured).encode() + b"\n" + png
 
@@ -59,10 +61,10 @@ def main() -> None:
     rows, pictures = [], {}
     for row in cli.progress(crops.to_dict("records"), desc="upscale", unit="photo"):
         crop = manifests.checked(args.crops.parent / row["crop"], row["sha256"], "crop_faces")
-        size = tuple(json.loads(row["size"]))
-        made = items.get(lambda crop=crop, size=size: item(crop, size), crop.read_bytes(), row["size"])
-        measured, _, png = made.read_bytes().partition(b"\n")
-        measured = json.loads(measured)
+        width, height = json.loads(row["size"])
+        path = items.get(partial(item, crop, (width, height)), crop.read_bytes(), row["size"])
+        line, _, png = path.read_bytes().partition(b"\n")
+        measured = json.loads(line)
         if measured["detail"]:
             cli.say(f"{row['photo']}: {measured['detail']}")
         pictures[crop.name] = png

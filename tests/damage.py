@@ -1,17 +1,17 @@
-"""What disks and programs do to a file."""
+"""Damages a file as disks and programs do."""
 
 from pathlib import Path
 
 
 def flip(path: Path) -> None:
-    """One bit, in the middle: the file looks as whole as before."""
+    """Flip one bit in the middle of the file; its size stays the same."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
 def cut(path: Path) -> None:
-    """The last third is gone."""
+    """Cut off the last third of the file."""
     data = path.read_bytes()
     path.write_bytes(data[: 2 * len(data) // 3])
 
@@ -22,7 +22,21 @@ def empty(path: Path) -> None:
 
 DAMAGES = (flip, cut, empty)
 
-# What is called .safetensors and is none.
+
+def folder_instead(path: Path) -> None:
+    """Replace the file by a folder of its name that contains a file."""
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
+def link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+REPLACED = (folder_instead, link_to_nothing)
+
+# Contents of files that are named .safetensors and are not.
 NO_SAFETENSORS = {
     "empty": b"",
     "ones": b"\xff" * 8,

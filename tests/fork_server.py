@@ -1,8 +1,8 @@
-"""Jobs that start at once: a process that has imported the libraries forks for each of them.
+"""Starts the jobs of tests quickly: a server that has imported the libraries forks a process for each job.
 
-Most of a small job's seconds are imports, and the tests run hundreds of jobs. With `environment`, the `python` of rules
-asks such a process, which all tests of this process share. A job's own code is read anew each time. Tests of how a job
-starts, is killed or finds its Python do without.
+A small job spends most of its time on imports, and the tests run hundreds of jobs. With `environment`, the `python` of
+rules asks the server, which all tests of this process share. The code of a job is read again each time. Tests of how a
+job starts, is killed or finds its Python do not use the server.
 """
 
 import atexit
@@ -35,8 +35,8 @@ LIBRARIES = {
 
 @cache
 def environment() -> dict[str, str]:
-    """For Snakemake, so that its jobs are forked."""
-    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))  # the path of a socket may have a hundred bytes only
+    """The environment variables for Snakemake with which its jobs are forked."""
+    folder = Path(tempfile.mkdtemp(prefix="fork-server-"))  # a socket's path has at most 100 bytes
     python, address = folder / "bin/python", folder / "socket"
     server = subprocess.Popen(
         [sys.executable, __file__, "serve", address],
@@ -50,20 +50,21 @@ def environment() -> dict[str, str]:
     ask = shlex.join(map(str, [sys.executable, "-I", "-S", __file__, "ask", address]))
     python.write_text(f'#!/bin/sh\nexec {ask} "$@"\n')
     python.chmod(0o755)
-    # The rules put the Python of Snakemake before all others; a job's shell reads this file after that.
+    # The rules put the Python of Snakemake first into PATH. The shell of a job reads this file after that.
     (folder / "job.sh").write_text(f"PATH={shlex.quote(str(python.parent))}:$PATH\n")
     return {"BASH_ENV": str(folder / "job.sh")}
 
 
 def ask(address: str, *command: str) -> int:
-    """Let the server run a script with this process's folder, environment and open files; returns its exit status."""
+    """Let the server run a script with the folder, environment and open files of this process; return its exit
+    status."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         umask = os.umask(0o077)
         job = json.dumps({"command": command, "folder": os.getcwd(), "umask": umask, "environment": dict(os.environ)})
         socket.send_fds(server, [b"\n"], [0, 1, 2])
         server.sendall(job.encode() + b"\n")
-        return int.from_bytes(server.recv(1) or b"\1")  # a job that was killed says nothing
+        return int.from_bytes(server.recv(1) or b"\1")  # a killed job sends no status
 
 
 class Job(socketserver.BaseRequestHandler):
@@ -86,7 +87,7 @@ class Job(socketserver.BaseRequestHandler):
 
 
 def exit_status(command: list[str]) -> int:
-    """Run a script as Python would."""
+    """Run a script as `python script` would."""
     sys.argv, status = command, 0
     sys.path.insert(0, str(Path(command[0]).parent))
     try:
@@ -107,12 +108,12 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 def serve(address: str) -> None:
     scripts = str(Path(__file__).resolve().parent.parent / "scripts")
     sys.path[0] = scripts
-    import_module("likeness.imports").start_sooner()
+    import_module("likeness.core.imports").start_sooner()
     for library, names in LIBRARIES.items():
         for name in names or ["__name__"]:
             getattr(import_module(library), name)
     for name in [name for name in sys.modules if name.partition(".")[0] == "likeness"]:
-        del sys.modules[name]  # a job has that of its own project
+        del sys.modules[name]  # each job imports this module from its own project
     sys.path.remove(scripts)
     with Server(address, Job) as server:
         print("ready", flush=True)

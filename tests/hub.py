@@ -9,8 +9,9 @@ from pathlib import Path
 
 
 class Hub:
-    """Answers, within `with`, what the hub does about models (their names, with the folder of each): the one commit of
-    `revision`, its files, and their bytes. `asked` are the files that were fetched; `environment` leads there."""
+    """A server that answers like the hub while a `with` block runs. `models` maps names to folders. Each model has one
+    commit, `revision`. `asked` lists the files that were fetched; `environment` has the variables that point the hub's
+    libraries to this server."""
 
     sha = "c0ffee" + "0" * 34
 
@@ -67,6 +68,6 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def _entry(name: str, path: Path) -> dict:
-    """What the hub lists of a file."""
+    """The hub's description of a file."""
     oid = sha1(path.read_bytes()).hexdigest()
     return {"type": "file", "path": name, "size": path.stat().st_size, "oid": oid}

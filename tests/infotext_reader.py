@@ -1,8 +1,8 @@
-"""A reader of A1111's infotext, written from how its "PNG Info" and "send to txt2img" are documented to read it.
+"""A reader of A1111's infotext, written from the documentation of "PNG Info" and "send to txt2img".
 
-The text is the PNG's text chunk named "parameters". Its last line holds "key: value" pairs, if there are three or more;
-a value is either a JSON string or what stands before the next comma. What comes before it is the prompt, up to a line
-that begins with "Negative prompt:". A prompt calls a LoRA as <lora:name:weight>.
+The infotext is the PNG's text chunk "parameters". If its last line has three or more "key: value" pairs, these are the
+settings; a value is a JSON string or the text up to the next comma. The lines before are the prompt, up to a line that
+begins with "Negative prompt:". <lora:name:weight> in a prompt loads a LoRA.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def text_chunks(png: Path) -> dict[str, str]:
-    """The tEXt and iTXt chunks of a PNG, by the PNG specification and no library: keyword -> text."""
+    """The tEXt and iTXt chunks of a PNG as {keyword: text}, read by the PNG specification without a library."""
     data, found, at = png.read_bytes(), {}, 8
     while at < len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
@@ -30,7 +30,7 @@ def text_chunks(png: Path) -> dict[str, str]:
 
 
 def parameters(text: str) -> dict[str, str]:
-    """Every pair, and "Prompt" and "Negative prompt"."""
+    """The settings of an infotext, with "Prompt" and "Negative prompt"."""
     *lines, last = text.strip().split("\n")
     pairs = read_pairs(last)
     if len(pairs) < 3:
@@ -61,7 +61,8 @@ def loras(prompt: str) -> dict[str, float]:
 
 
 def plotted_prompts(found: dict[str, str]) -> list[list[str]]:
-    """The prompts of an X/Y/Z plot of two "Prompt S/R" axes, by rows: the first value is what the others replace."""
+    """The prompts of an X/Y/Z plot with two "Prompt S/R" axes, by rows. On each axis the other values replace the
+    first."""
     assert found["Script"] == "X/Y/Z plot" and {found["X Type"], found["Y Type"]} == {"Prompt S/R"}
     columns, rows = ([value.strip() for value in found[f"{axis} Values"].split(",")] for axis in "XY")
     assert columns[0] in found["Prompt"] and rows[0] in found["Prompt"], "A1111 refuses a value that is not there"

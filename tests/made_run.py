@@ -1,4 +1,4 @@
-"""A run on disk whose scores are made up, so that the right choice is known: used by several tests."""
+"""A run on disk with artificial scores, so that the right choice is known. Several tests use it."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from likeness import selection
-from likeness.curation import PHOTO_COLUMNS
-from likeness.files import write_atomic
-from likeness.infotext import UsedLora, infotext
-from likeness.manifests import write_json, write_table
-from likeness.marking import marked_png
-from likeness.provenance import SCRIPTS, file_sha256
-from likeness.scoring import COLUMNS
+from likeness.choosing import selection
+from likeness.choosing.scoring import COLUMNS
+from likeness.core.files import write_atomic
+from likeness.core.manifests import write_json, write_table
+from likeness.core.provenance import SCRIPTS, file_sha256
+from likeness.drawing.infotext import UsedLora, infotext
+from likeness.drawing.marking import marked_png
+from likeness.faces.curation import PHOTO_COLUMNS
 
 PROMPTS = ("photo of ohwx woman", "photo of ohwx woman smiling, dark background")
 CONFIG = {
@@ -33,7 +33,7 @@ CONFIG = {
 UNTRAINED = ("photo of a woman, portrait", "photo of a woman")
 SELECT = {"beta": 2.0, "bootstrap": 2000, "confidence": 0.95, "seed": 0}
 
-# How training images came about: enlarged, refused by the identity guard, or large enough.
+# The ways of training images: enlarged, enlarged but refused by the identity guard, or large enough.
 REFUSED = "Real-ESRGAN changed the face (similarity 0.41, below 0.6), so Lanczos was used"
 ENLARGED = {
     "01": {"method": "realesrgan", "scale": 1.33, "similarity": 0.97, "detail": ""},
@@ -54,8 +54,8 @@ def made_scores(
     noise: float = 0.0,
     gate: Callable[[int, float], str] = lambda epoch, weight: "",
 ) -> pd.DataFrame:
-    """One row per picture, kind "near"; epoch 0 is the base model at identity 0. `noise` is the same in every cell
-    but for a tenth of it, as pictures from the same seed are."""
+    """One row per picture of kind "near". Epoch 0 is the base model with identity 0. Except for a tenth of it, `noise`
+    is the same in every cell, like pictures from the same seed."""
     rng = np.random.default_rng(1)
     shared = {(p, s): rng.normal() for p in prompts for s in seeds}
     rows = []
@@ -78,12 +78,12 @@ def made_scores(
 
 
 def made_untrained(identity: Callable[[int, float], float], **options) -> pd.DataFrame:
-    """Rows of the prompts without the trigger, which show so much of the person."""
+    """Rows of pictures from prompts without the trigger, with a given identity."""
     return made_scores(identity, prompts=UNTRAINED, **options).assign(kind="untrained")
 
 
 def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequence[Path] = ()) -> pd.DataFrame:
-    """Sample tables, pictures (of `photos` in turn, else one flat colour each) and scores.tsv in `folder`."""
+    """Write sample tables, pictures (`photos` in turn, or one flat colour each) and scores.tsv into `folder`."""
     scores = scores.copy()
     for epoch, rows in scores.groupby("epoch"):
         samples = []
@@ -109,19 +109,19 @@ def write_run(folder: Path, scores: pd.DataFrame, side: int = 64, photos: Sequen
 
 
 def made_infotext(row: pd.Series, side: int) -> str:
-    """As sample_checkpoint writes it into a picture."""
+    """The infotext of a picture, as sample_checkpoint writes it."""
     settings = {"negative_prompt": "", "steps": 12, "sampler": "Euler a", "guidance_scale": 7.0, "clip_skip": 1}
     lora = UsedLora(f"ava_portrait-{row['epoch']:06d}", row["weight"], "0123456789ab") if row["epoch"] else None
     return infotext(row["prompt"], row["seed"], side, settings, {"model": "demo", "digest": "d" * 64}, lora)
 
 
 def made_choice(scores: pd.DataFrame, lora: str = "ava_portrait.safetensors") -> dict:
-    """choice.json of these scores, as of a LoRA that is not there."""
+    """choice.json of these scores, for a LoRA file that does not exist."""
     return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64, "clip": None, "leak_limit": 0.5}
 
 
 def write_models(folder: Path, epochs: int) -> Path:
-    """Files that stand for LoRAs, and models.json."""
+    """Write files that stand for LoRAs, and models.json."""
     entries = []
     for epoch in range(1, epochs + 1):
         file = f"models/ava_portrait-{epoch:06d}.safetensors"
@@ -203,7 +203,9 @@ def write_subject(folder: Path, ava: Path) -> None:
     write_table(folder / "crops.tsv", crops, ["photo", "fate", "crop", "sha256", "side", "padded", *measured])
     columns = ["photo", "fate", "crop", "image", "sha256", "method", "scale", "similarity", "detail"]
     write_table(folder / "upscaled.tsv", upscaled, [*columns, *measured])
-    write_table(folder / "captions.tsv", captions, ["photo", "fate", "image", "text", "source", "tokens", "detail"])
+    captions.append({"fate": "not read", "caption": "../photos/<i>.txt", "detail": "belongs to no photo that is used"})
+    columns = ["photo", "fate", "image", "caption", "text", "source", "tokens", "detail"]
+    write_table(folder / "captions.tsv", captions, columns)
     dataset = {"subject": "ohwx woman", "resolution": 128, "repeats": 4, "arithmetic": "4 x 6", "images": images}
     dataset |= {"heldout": [], "regularisation": []}
     write_json(folder / "dataset.json", dataset)
@@ -212,8 +214,8 @@ def write_subject(folder: Path, ava: Path) -> None:
 
 
 def write_metrics(folder: Path, epochs: int, text_encoder: bool = False, steps: int = 50) -> Path:
-    """A loss that falls, a validation loss that rises again from the middle of the run, and a class that moves ever
-    further, measured at every second step; by a cosine schedule."""
+    """Write metrics with a falling loss, a validation loss that rises again from the middle of the run, a preservation
+    loss that rises and is measured at every second step, and a cosine schedule."""
     rng, total, rows = np.random.default_rng(2), steps * epochs, []
     for step in range(1, total + 1):
         epoch, last = 1 + (step - 1) // steps, step % steps == 0
@@ -238,7 +240,7 @@ def _photo(folder: Path, name: str, fate: str, **measured: object) -> dict:
 
 
 def _face(n: int) -> dict:
-    """A face as it might be measured in 512 x 512 px: turned ever further to the right, in ever more light."""
+    """The measurements of a face in 512 x 512 px. With each number it is turned further to the right, in more light."""
     attributes = {"background": None if n == 3 else 0.1 + 0.08 * n, "light_side": 0.1 * n - 0.3, "glasses": None}
     box = {"x": 128.0, "y": 102.0, "w": 256.0, "h": 320.0}
     turn = {"yaw": 6.0 * n, "pitch": 5.0, "roll": 0.0, "brightness": 0.25 + 0.05 * n, "face_fraction": 0.6}

@@ -1,18 +1,18 @@
-"""Checkpoints in the original layout, narrow but with the blocks of their families: written as single files have them.
+"""Checkpoints in the original layout of single files: narrow models with the blocks of their families.
 
-The names are made here by rules of their own, apart from those of likeness.compvis.
+The names are made by rules of this module, independent of likeness.models.compvis.
 """
 
 import torch
 
-from likeness.families import Family
+from likeness.models.families import Family
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
 UNET = {"block_out_channels": [32, 32, 64, 64], "cross_attention_dim": 32, "attention_head_dim": 4}
 VAE = {"block_out_channels": [32, 32, 32, 32]}
 NARROW = {
     "sd15": {"unet": UNET, "vae": VAE, "text_encoder": TEXT | {"num_hidden_layers": 2}},
-    # All of its layers, because a file has one more than is read.
+    # All of its layers, because a file has one layer more than is read.
     "sd2": {"unet": UNET, "vae": VAE, "text_encoder": TEXT},
     "sdxl": {
         "unet": {
@@ -20,7 +20,7 @@ NARROW = {
             "block_out_channels": [32, 32, 64],
             "transformer_layers_per_block": [1, 1, 2],
             "cross_attention_dim": 32 + 48,
-            # The pooled text of 40, and six numbers about the size, 8 wide each.
+            # The pooled text has width 40, and the six numbers about the size have width 8 each.
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": 40 + 6 * 8,
         },
@@ -32,13 +32,13 @@ NARROW = {
 
 
 def narrow(family: Family, monkeypatch) -> None:
-    """Let a family be as narrow as NARROW for one test."""
+    """Make a family as narrow as NARROW for one test."""
     for part, numbers in NARROW[family.name].items():
         monkeypatch.setitem(family.config, part, {**family.config[part], **numbers})
 
 
 def narrow_models(family: Family, dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Module]:
-    """The models of a family's parts, as wide as its `config` says, with random weights."""
+    """The models of a family's parts, with the widths of its `config` and random weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -55,7 +55,7 @@ def narrow_models(family: Family, dtype: torch.dtype = torch.float32) -> dict[st
 
 
 def original_tensors(family: Family, models: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
-    """What a single file of these models holds."""
+    """The tensors of a single file of these models."""
     unet, vae, *texts = (model.state_dict() for model in models.values())
     tensors = {f"model.diffusion_model.{original_unet(k, family)}": v for k, v in unet.items()}
     tensors |= {f"first_stage_model.{k}": v for k, v in original_vae(vae).items()}
@@ -100,7 +100,7 @@ def original_unet(key: str, family: Family) -> str:
     else:
         block = ["output_blocks", str(3 * level + (2 if kind == "upsamplers" else number))]
         if kind == "upsamplers":
-            # After the attention, where the level has it.
+            # After the attention, if the level has attention.
             attention = family.config["unet"]["up_block_types"][level].startswith("CrossAttn")
             return ".".join([*block, "2" if attention else "1", *rest])
     return ".".join([*block, "0" if kind == "resnets" else "1", *resnet(kind, rest)])
@@ -144,8 +144,8 @@ OPEN_CLIP = {
 
 
 def open_clip(state: dict, read: bool = True) -> dict:
-    """A text encoder by OpenCLIP's names: query, key and value in one, and a projection. With `read` False it has, as
-    in SD 2, a projection and a last layer that no picture depends on."""
+    """A text encoder under OpenCLIP's names: query, key and value in one tensor, and a projection. With `read` False it
+    has a projection and a last layer that are not used, as in SD 2."""
     renamed = {}
     for key, value in state.items():
         key = key.removeprefix("text_model.")

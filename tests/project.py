@@ -1,4 +1,4 @@
-"""A whole project in a temporary folder: the real Snakefile, rules and scripts on small photos and a small base."""
+"""A project in a temporary folder: the real Snakefile, rules and scripts, with small photos and a small base model."""
 
 import copy
 import os
@@ -32,23 +32,24 @@ CONFIG = {
 
 
 class Outcome(NamedTuple):
-    """What a call of Snakemake did."""
+    """The result of a call of Snakemake."""
 
     jobs: dict[str, int]
-    """rule -> how many of its jobs ran."""
+    """{rule: number of its jobs that ran}."""
     computed: dict[str, int]
-    """rule -> how many items its jobs really computed, by the last line of their logs."""
+    """{rule: number of items that its jobs computed, by the last line of their logs}."""
     status: int
     text: str
 
 
 class Project:
-    """Photos, config and code in `folder`; `run` calls snakemake as a user does, without an activated environment."""
+    """A project in `folder` with photos, configuration and code. `run` calls snakemake as a user does, without an
+    activated environment."""
 
-    # Whether jobs start at once; not where a test is about how one starts, is killed or finds its Python.
+    # Whether the fork server starts the jobs. Tests of how a job starts, is killed or finds its Python do not use it.
     fork_jobs = False
 
-    # A model as small as these only loses time in several threads, most of all where two tests share the cores.
+    # Several threads make models as small as these slower, most of all if two tests share the cores.
     in_one_thread = ("upscale_faces", "draw_class_pictures", "cache_latents", "train_lora", "sample_checkpoint")
 
     def __init__(self, folder: Path, model_files: Path, small_base: Path, photos: int = 8):
@@ -65,22 +66,22 @@ class Project:
         self.configure()
 
     def copied(self, folder: Path) -> "Project":
-        """The same project, with all that it has made, in another folder; nothing in it is to be done again."""
+        """A copy of the project with its results in another folder, in which no job needs to run again."""
         shutil.copytree(self.folder, folder, symlinks=True)
         other = copy.copy(self)
         other.folder = folder
         return other
 
     def link_models(self) -> None:
-        """The fetched model files, as if fetch_models had run here before: nothing is downloaded twice."""
+        """Add the fetched model files, as if fetch_models had run here, so that nothing is downloaded twice."""
         models = self.folder / "results/models"
         models.mkdir(parents=True, exist_ok=True)
-        for file in self.model_files.glob("[!.]*"):  # hidden: what another process of tests is writing
+        for file in self.model_files.glob("[!.]*"):  # hidden files are being written by another process of tests
             os.link(file, models / file.name)
         (models / "models.json").unlink()
 
     def add_photo(self, name: str, brightness: float = 1.0) -> None:
-        """One of ava's photos, small; the same name gives the same bytes."""
+        """Add one of ava's photos, reduced in size. The same name gives the same bytes."""
         photo = self.folder / "photos" / name
         photo.parent.mkdir(exist_ok=True)
         with Image.open(ROOT / "resources/people/ava" / name) as picture:
@@ -97,15 +98,15 @@ class Project:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 
     def snakemake(self) -> list:
-        """The words that call Snakemake."""
+        """The command that calls Snakemake."""
         return [Path(sys.executable).parent / "snakemake"]
 
     def place(self, cores: str) -> list[str]:
-        """The options that say where jobs run."""
+        """The options that decide where jobs run."""
         return ["--cores", cores]
 
     def start(self, *arguments: str, environment: dict | None = None, cores: str = "all") -> subprocess.Popen:
-        """Snakemake in its own process group, called by its path; its output goes to `snakemake.out`."""
+        """Start Snakemake by its path in its own process group, with its output in `snakemake.out`."""
         threads = ["--set-threads", *(f"{rule}=1" for rule in self.in_one_thread)] if self.in_one_thread else []
         command = [*self.snakemake(), *threads, *self.place(cores), *arguments]
         plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}

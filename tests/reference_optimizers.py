@@ -1,6 +1,6 @@
-"""The optimizers by their papers' formulas, in double precision with numpy; no code is shared with what they check.
+"""The optimizers by the formulas of their papers, in double precision with numpy, without code of the tested ones.
 
-Each takes the parameters (a list of arrays, in `x`) and changes them in `step` by gradients of the same shapes.
+Each gets the parameters (a list of arrays, `x`); `step` changes them by gradients of the same shapes.
 """
 
 import math
@@ -73,7 +73,7 @@ class DAdaptAdam:
 
     def step(self, gradients: Arrays, lr: float) -> None:
         root, d = math.sqrt(0.999), self.d * lr
-        # The numerator takes the second moment of the step before.
+        # The numerator uses the second moment of the previous step.
         inner = sum(
             float((g * s / (np.sqrt(v) + 1e-8)).sum()) for g, s, v in zip(gradients, self.s, self.v, strict=True)
         )

@@ -1,4 +1,4 @@
-"""A small Stable Diffusion model of the real classes with random weights: every code path, no knowledge."""
+"""A small Stable Diffusion model of the real classes with random weights, which uses all code paths."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ def small_pipeline(merge_list: Path, resolution: int, width: int = 32, text_widt
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from likeness.families import SCHEDULER
-    from likeness.tokenizer import clip_tokenizer
+    from likeness.models.families import SCHEDULER
+    from likeness.models.tokenizer import clip_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = clip_tokenizer(merge_list)

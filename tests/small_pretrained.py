@@ -1,15 +1,15 @@
-"""A captioner and a CLIP model of transformers' real classes, small and random: what they say means nothing."""
+"""A small captioner and a small CLIP model of transformers' real classes, with random weights."""
 
 from pathlib import Path
 
-from likeness.models import CLIP_VOCABULARY
-from likeness.tokenizer import clip_tokenizer
+from likeness.core.pinned_models import CLIP_VOCABULARY
+from likeness.models.tokenizer import clip_tokenizer
 
 WORDS = ["a", "young", "woman", "with", "long", "hair", "beard", "hat", "smiling", "in", "front", "of", "the", "wall"]
 
 
 def small_blip(folder: Path) -> Path:
-    """A BLIP that knows WORDS, saved as a folder."""
+    """Save a BLIP with the vocabulary WORDS as a folder."""
     import torch
     from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
 
@@ -34,7 +34,7 @@ def small_blip(folder: Path) -> Path:
 
 
 def small_clip(folder: Path, model_files: Path) -> Path:
-    """A CLIP of the real vocabulary, saved as a folder."""
+    """Save a CLIP with the real vocabulary as a folder."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 

@@ -1,20 +1,23 @@
-"""A short real training on made-up latents, for the tests that need a trained LoRA."""
+"""A short real training on random latents, for tests that need a trained LoRA."""
 
 import json
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
 import safetensors.torch
 import torch
 
-from likeness.config import Train
-from likeness.latents import latents_bytes
 from likeness.training import adapters, loop
+from likeness.training.latents import latents_bytes
+from likeness.training.settings import Settings
 from likeness.training.store import RunStore
 
 SHORT = {"rank": 4, "alpha": 2, "max_train_steps": 8, "epochs": 2, "batch_size": 2, "precision": "fp32"}
-# What most tests are not about, and a third of the time.
+# Off by default: most tests do not test it, and it takes a third of the time.
 SHORT |= {"preserve_class": 0.0}
+
+WIDTH = 32  # the width of the small base model's text encoder
 
 
 class Run(NamedTuple):
@@ -27,7 +30,7 @@ class Run(NamedTuple):
         return self.store.epoch_file(epoch)
 
     def change_of_weights(self) -> dict:
-        """network -> layer -> the LoRA's delta W, of the models in training."""
+        """{network: {layer: delta W of the LoRA}} of the models in training."""
         return {
             name: {
                 module.path: layer.get_delta_weight(adapters.ADAPTER)
@@ -37,15 +40,14 @@ class Run(NamedTuple):
         }
 
 
-def short_settings(**changes) -> dict:
-    """The settings of a short training, as train_lora hands them over."""
-    values = Train(**{key: value for key, value in (SHORT | changes).items() if key != "clip_skip"}).with_schedule()
-    return values | {"clip_skip": changes.get("clip_skip", 1)}
+def short_settings(**changes) -> Settings:
+    """The settings of a short training, as train_lora passes them."""
+    return Settings(**(SHORT | changes)).filled_in()
 
 
 def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: int = 0, side: int = 8):
-    """(dataset, latents) as dataset.json and load_latents give them, from a fixed seed. The pictures have 8 * side px,
-    and are cached mirrored too."""
+    """(dataset, latents) in the form of dataset.json and load_latents, from a fixed seed. The pictures have 8 * side px
+    and are also cached mirrored."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -88,7 +90,7 @@ def made_up_data(width: int, images: int = 5, heldout: int = 2, regularisation: 
 
 
 def trained(folder: Path, base: dict, data=None, report=None, weights=None, settings=None, **changes) -> Run:
-    """Train in `folder` until done or stopped."""
+    """Train in `folder` until the training is done or stopped."""
     networks, rows = {}, []
     keep = adapters.networks
 
@@ -113,14 +115,14 @@ def trained(folder: Path, base: dict, data=None, report=None, weights=None, sett
     return Run(store, networks, done, rows)
 
 
-def trainers_options(folder: Path, base: dict, dataset: dict, latents: dict, settings: dict) -> list[str]:
-    """The command line of train_lora.py for what `trained` takes; all files are in `folder`."""
+def trainers_options(folder: Path, base: dict, dataset: dict, latents: dict, settings: Settings) -> list[str]:
+    """The command line of train_lora.py for the arguments of `trained`, with all files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").write_text(json.dumps(dataset))
     (folder / "base.json").write_text(json.dumps(base, default=str))
     (folder / "latents.safetensors").write_bytes(latents_as_cached(folder, dataset, latents))
-    train = {key: value for key, value in settings.items() if key != "clip_skip"}
-    names = {"clip_skip": settings["clip_skip"], "subject_name": "ava", "run_name": "portrait"}
+    train = settings.model_dump(exclude={"clip_skip"})
+    names = {"clip_skip": settings.clip_skip, "subject_name": "ava", "run_name": "portrait"}
     files = {name: f"{name}.json" for name in ("dataset", "base", "models", "settings")}
     files |= {"latents": "latents.safetensors", "cache": "runs", "folder": "models", "metrics": "log/metrics.tsv"}
     options = [word for name, file in files.items() for word in (f"--{name}", str(folder / file))]
@@ -128,7 +130,7 @@ def trainers_options(folder: Path, base: dict, dataset: dict, latents: dict, set
 
 
 def latents_as_cached(folder: Path, dataset: dict, latents: dict) -> bytes:
-    """latents.safetensors that load_latents reads as `latents`."""
+    """Write a latents.safetensors from which load_latents reads `latents`."""
     caption_parts, image_parts = ("tokens", "hidden", "pooled"), ("mean", "std")
     groups = ("images", "heldout", "regularisation")
     items = {item["sha256"]: (group, n) for group in groups for n, item in enumerate(dataset[group])}
@@ -150,6 +152,31 @@ def latents_as_cached(folder: Path, dataset: dict, latents: dict) -> bytes:
 
 
 def base_width(base: dict) -> int:
-    from likeness.base_model import load_part
+    from likeness.models.base_model import load_part
 
     return load_part(base, "text_encoder").config.hidden_size
+
+
+def predicted(unet) -> torch.Tensor:
+    """The prediction of the small base model's U-Net for fixed noisy_latents."""
+    generator = torch.Generator().manual_seed(3)
+    noisy, hidden = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 77, 32, generator=generator)
+    with torch.no_grad():
+        return unet(noisy, torch.tensor([50, 800]), hidden).sample
+
+
+def default_signals() -> None:
+    """Restore the default handlers of signals, as in a new process."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGURG):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def loras(run: Run) -> list[bytes]:
+    """The LoRA files of all saved epochs, in the order of epochs."""
+    return [path.read_bytes() for path in sorted(run.store.folder.glob("epoch-*.safetensors"))]
+
+
+def assert_the_states_are_finite(folder: Path, step: int) -> None:
+    state = RunStore(folder / "store", exclusive=False).load_state()
+    assert state["step"] == step
+    assert all(torch.isfinite(tensor).all() for tensor in [*state["parameters"], *(state["average"] or [])])

@@ -1,8 +1,9 @@
-"""A training in a project that is long enough to be hit in the middle, and what it says about itself."""
+"""A training in a project that is long enough to be interrupted, and readers of its state."""
 
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -11,12 +12,13 @@ from project import Project
 from waiting import wait_for
 
 TRAINED = "results/ava/portrait/models.json"
-# Sampling and judging are not what is hit.
+# Small settings for sampling and scoring, which are not interrupted.
 SHORT_SAMPLES = {"weights": [1.0], "steps": 1}
 
 
 def prepare(project: Project, epochs: int, epoch_seconds: float) -> None:
-    """Do everything up to training, and set the training to so many epochs of so many seconds on this machine."""
+    """Run all rules before the training, and set the training to a number of epochs that take a number of seconds each
+    on this machine."""
     forget(project)
     project.configure(train={"epochs": 2, "max_train_steps": 40}, sample=SHORT_SAMPLES)
     project.run(TRAINED)
@@ -27,14 +29,14 @@ def prepare(project: Project, epochs: int, epoch_seconds: float) -> None:
 
 
 def seconds_per_step(project: Project) -> float:
-    """How fast this machine trains, by the time between two epochs."""
+    """The speed of training on this machine, measured by the time between two epochs."""
     first, second = sorted(project.folder.glob("results/.cache/runs/*/epoch-*.safetensors"))
     models = json.loads((project.folder / TRAINED).read_text())
     return (second.stat().st_mtime - first.stat().st_mtime) / models["steps_per_epoch"]
 
 
 def forget(project: Project) -> None:
-    """Take away what was trained."""
+    """Delete the results of the training."""
     shutil.rmtree(project.folder / "results/ava/portrait", ignore_errors=True)
     shutil.rmtree(project.folder / "results/.cache/runs", ignore_errors=True)
     log(project).unlink(missing_ok=True)
@@ -45,7 +47,8 @@ def log(project: Project) -> Path:
 
 
 def trainer(project: Project) -> psutil.Process:
-    """The training process, once it trains. The log is its own: Snakemake deletes a log before it starts a job."""
+    """Wait for the training process and return it once it trains. Its log is new, because Snakemake deletes the old log
+    before it starts a job."""
 
     def trains() -> psutil.Process | None:
         begun = log(project).exists() and re.search(r"^(saved|resuming)", log(project).read_text(), re.M)
@@ -54,8 +57,32 @@ def trainer(project: Project) -> psutil.Process:
     return wait_for("a trainer that trains", trains, seconds=600, by=project.head)
 
 
+def begun(project: Project) -> tuple[subprocess.Popen, psutil.Process]:
+    """A Snakemake that was just started, and its trainer, which trains."""
+    head = project.start(TRAINED)
+    return head, trainer(project)
+
+
+def held(project: Project) -> tuple[subprocess.Popen, psutil.Process]:
+    """The same with the trainer suspended, so that it is not done before what is to happen has happened, on however
+    fast a machine."""
+    head, training = begun(project)
+    training.suspend()
+    return head, training
+
+
+def wait_for_word(project: Project, pattern: str) -> None:
+    """Wait until the trainer says it. Its own log is read, because srun forwards nothing of a job that is being
+    ended."""
+
+    def said() -> bool:
+        return log(project).exists() and bool(re.search(pattern, log(project).read_text()))
+
+    wait_for(pattern, said, by=project.head)
+
+
 def trainers(project: Project) -> list[psutil.Process]:
-    """Every process that runs the trainer, the oldest first."""
+    """All processes that run the trainer, the oldest first."""
     found = [process for process in psutil.process_iter(["cmdline"]) if is_trainer(process, project.folder)]
     return sorted(found, key=psutil.Process.create_time)
 
@@ -63,14 +90,15 @@ def trainers(project: Project) -> list[psutil.Process]:
 def is_trainer(process: psutil.Process, folder: Path) -> bool:
     words = process.info["cmdline"] or []
     try:
-        # The second word: in a SLURM job there is also an srun, with the same words behind its own.
+        # The second argument is compared, because a SLURM job also has an srun with the same command after its own
+        # arguments.
         return words[1:2] != [] and words[1].endswith("scripts/train_lora.py") and process.cwd() == str(folder)
     except psutil.Error:
         return False
 
 
 def epochs_trained(project: Project) -> list[int]:
-    """Every epoch that any process finished, in order, by the run store's own history."""
+    """All epochs that any process finished, in order, by the history in the run store."""
     (history,) = project.folder.glob("results/.cache/runs/*/history")
     return [int(line.split()[1]) for line in history.read_text().splitlines()]
 

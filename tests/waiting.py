@@ -1,4 +1,4 @@
-"""Waiting for what other processes do."""
+"""Waits for events in other processes."""
 
 import subprocess
 import time
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 
 def wait_for(what: str, done: Callable[[], object], seconds: float = 300, by: subprocess.Popen | None = None) -> object:
-    """Until `done` is true, and what it gave. Raises AssertionError if that takes too long, or once the process that is
-    to bring it about has ended."""
+    """Wait until `done()` is true, and return its result. Raises AssertionError if this takes too long, or if the
+    process that should cause it has ended."""
     end = time.monotonic() + seconds
     while True:
         gone = by is not None and by.poll() is not None

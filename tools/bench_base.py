@@ -1,10 +1,10 @@
-"""Measure what the demonstration's base model knows, and whether a likeness can be learned and overdone on it.
+"""Measure what the demonstration's base model can draw, and whether a LoRA on it can learn and overfit a person.
 
     python tools/bench_base.py [--base resources/base] [--sheet SHEET.png]
 
-256 pictures at fixed seeds are drawn by the workflow's own pipeline and looked at by its own detector and recogniser;
-then the real workflow trains ava twice, for 400 steps and far too long. Ends in how many of five targets are met.
-Fetches the models into results/models first. Ten minutes and more on two cores.
+The workflow's pipeline draws 256 pictures at fixed seeds, and its detector and recogniser measure them. Then the
+workflow trains ava twice: for 400 steps, and for far too many. The last line says how many of five targets are met. The
+models are fetched into results/models first. On two cores the program takes at least ten minutes.
 """
 
 import argparse
@@ -22,45 +22,46 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from bench_faces import MODELS, ROOT, hardware
 from tqdm import tqdm
 
-from likeness import base_model, images
-from likeness.captions import DARK, NEUTRAL, SMILE
-from likeness.faces import Detector
-from likeness.identity import Recogniser, similarity
-from likeness.models import CLIP_VOCABULARY, fetch_models, model_path
-from likeness.sampling import Cell, drawn, load_pipeline
+from bench_faces import MODELS, ROOT, hardware
+from likeness.captions.wording import DARK, NEUTRAL, SMILE
+from likeness.core.pinned_models import CLIP_VOCABULARY, fetch_models, model_path
+from likeness.drawing.sampling import Cell, draw_pictures, load_pipeline
+from likeness.faces.detection import Detector
+from likeness.faces.identity import Recogniser, similarity
+from likeness.models import base_model
+from likeness.photos import images
 
 SIDE = 128  # px
 NOUNS = ["woman", "man", "old man", "child"]
-# Words of our captions, and when a measured face obeys them.
+# Words of the captions, each with the test whether a measured face follows the word.
 WORDS = {
     "smiling": lambda face: face["smile"] >= SMILE,
     "neutral expression": lambda face: face["smile"] <= NEUTRAL,
     "wearing glasses": lambda face: face["glasses"] is True,
     "dark background": lambda face: face["background"] is not None and face["background"] <= DARK,
 }
-# As many of every noun and word, and as many without a word: 256.
+# The seeds for each noun and word, and for each noun without a word: 256 pictures.
 SEEDS = range(12)
 PLAIN_SEEDS = range(100, 116)
 SAMPLE = {"negative_prompt": "", "steps": 25, "guidance_scale": 3.0, "clip_skip": 1, "batch_size": 16}
 
 FACES, OBEDIENCE = 0.9, 0.8  # shares
-DIVERSITY = 0.05  # the most that pictures may be more alike than people of the training data's generator are
-LIKENESS = 0.6  # of the similarity that the person's own photos have to one another
+DIVERSITY = 0.05  # allowed excess of the pictures' mean similarity over that of people drawn by the face generator
+LIKENESS = 0.6  # share of the similarity between the person's own photos
 STEPS, TOO_MANY_STEPS = 400, 4000
-# What 400 steps can do: four times the demonstration's rate and twice its batch. With these the class becomes her, too,
-# from the second epoch on, and the demonstration would have nothing to choose.
+# Four times the demonstration's first learning rate and twice its batch size. The demonstration does not use them: from
+# the second epoch on the class would be drawn as the person too, and there would be nothing to choose.
 RATE, BATCH = 4e-3, 8
-TOO_FAST = 5  # times the learning rate
-WORSE = 0.05  # of the prompt score
+TOO_FAST = 5  # factor on the learning rate of the run that overfits
+WORSE = 0.05  # least loss of the prompt score by overfitting
 
 
 class Target(NamedTuple):
     name: str
-    found: str
-    wanted: str
+    result: str
+    limit: str
     met: bool
 
 
@@ -75,24 +76,24 @@ def main() -> None:
     if args.sheet:
         save_sheet([picture for _, picture in pictures], args.sheet)
     rows = []
-    for cell, picture in tqdm(pictures, desc="looked at", unit="picture"):
+    for cell, picture in tqdm(pictures, desc="measured", unit="picture"):
         faces = detector.faces(picture)
-        found = (
+        measurements = (
             {"embedding": recogniser.embedding(picture, faces[0]), **json.loads(faces[0]["attributes"])}
             if faces
             else {}
         )
-        rows.append({"word": cell.kind, "noun": cell.prompt, "face": bool(faces), **found})
+        rows.append({"word": cell.kind, "noun": cell.prompt, "face": bool(faces), **measurements})
     targets = [faces_target(rows), obedience_target(rows), diversity_target(rows, detector, recogniser)]
     targets += likeness_targets(args.base)
     print(hardware())
     for target in targets:
-        print(f"{'met ' if target.met else 'not '} {target.name}: {target.found} (wanted: {target.wanted})")
+        print(f"{'met ' if target.met else 'not '} {target.name}: {target.result} (target: {target.limit})")
     print(f"targets met: {sum(target.met for target in targets)} of {len(targets)}")
 
 
 def drawn_pictures(base: Path) -> list[tuple[Cell, np.ndarray]]:
-    """(cell, uint8 RGB); a cell's kind is the word it asks for."""
+    """The pictures as (cell, uint8 RGB). The kind of a cell is the word in its prompt."""
     with tempfile.TemporaryDirectory() as cache:
         about = prepared_base(base, Path(cache))
         cells = [
@@ -101,15 +102,15 @@ def drawn_pictures(base: Path) -> list[tuple[Cell, np.ndarray]]:
             for noun, seed in itertools.product(NOUNS, seeds)
         ]
         pipeline = load_pipeline(about, None, torch.device("cpu"))
-        found = tqdm(drawn(pipeline, cells, SAMPLE, SIDE), total=len(cells), desc="drawn", unit="picture")
-        return [(cell, np.asarray(image)) for cell, image in found]
+        images = tqdm(draw_pictures(pipeline, cells, SAMPLE, SIDE), total=len(cells), desc="drawn", unit="picture")
+        return [(cell, np.asarray(image)) for cell, image in images]
 
 
 def prepared_base(base: Path, folder: Path) -> dict:
-    """base.json of a model, written into `folder` and loaded."""
+    """Write base.json of a model into `folder`, and load it."""
     merge_list = model_path(MODELS, CLIP_VOCABULARY)
-    found = base_model.diffusers_folder(str(base.resolve()), None, [ROOT], merge_list, folder)
-    (folder / "base.json").write_text(json.dumps(base_model.manifest(base.name, found, folder)))
+    description = base_model.diffusers_folder(str(base.resolve()), None, [ROOT], merge_list, folder)
+    (folder / "base.json").write_text(json.dumps(base_model.manifest(base.name, description, folder)))
     return base_model.load_manifest(folder / "base.json")
 
 
@@ -119,26 +120,26 @@ def faces_target(rows: Sequence[dict]) -> Target:
 
 
 def obedience_target(rows: Sequence[dict]) -> Target:
-    """The word that is obeyed least decides. What cannot be measured is not obeyed."""
+    """The word that is followed least decides. A word that cannot be measured counts as not followed."""
     shares = {
         word: np.mean([row["face"] and bool(obeyed(row)) for row in rows if row["word"] == word])
         for word, obeyed in WORDS.items()
     }
-    found = ", ".join(f"{word} {share:.0%}" for word, share in shares.items())
-    return Target("words are obeyed", found, f"{OBEDIENCE:.0%} each", min(shares.values()) >= OBEDIENCE)
+    result = ", ".join(f"{word} {share:.0%}" for word, share in shares.items())
+    return Target("words are obeyed", result, f"{OBEDIENCE:.0%} each", min(shares.values()) >= OBEDIENCE)
 
 
 def diversity_target(rows: Sequence[dict], detector: Detector, recogniser: Recogniser) -> Target:
-    """Beside people of the generator that drew the training data, one picture each."""
+    """Compared with people that the generator of the training data drew, one picture each."""
     people = [*(ROOT / "resources/strangers").glob("*.jpg"), *(ROOT / "resources/calibration").glob("*/0.jpg")]
     photos = [images.read_photo(path) for path in people]
-    real = mean_similarity([recogniser.embedding(photo, detector.faces(photo)[0]) for photo in photos])
-    made = mean_similarity([row["embedding"] for row in rows if row["face"] and not row["word"]])
+    people_similarity = mean_similarity([recogniser.embedding(photo, detector.faces(photo)[0]) for photo in photos])
+    pictures_similarity = mean_similarity([row["embedding"] for row in rows if row["face"] and not row["word"]])
     return Target(
         "mean similarity of two pictures without words",
-        f"{made:.3f}",
-        f"{real:.3f} + {DIVERSITY}",
-        made <= real + DIVERSITY,
+        f"{pictures_similarity:.3f}",
+        f"{people_similarity:.3f} + {DIVERSITY}",
+        pictures_similarity <= people_similarity + DIVERSITY,
     )
 
 
@@ -147,12 +148,12 @@ def mean_similarity(embeddings: Sequence[np.ndarray]) -> float:
 
 
 def likeness_targets(base: Path) -> list[Target]:
-    """The real workflow on ava: a run as it should be, and one that trains ten times as long at five times the rate."""
+    """Train ava with the workflow in two runs: a good one, and one with ten times the steps at five times the rate."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text()) | {"base_model": str(base.resolve())}
-    # What the base can learn, and how it can be spoilt, without what keeps it from that.
+    # Class preservation is off, because it would prevent the overfitting that is measured.
     config["train"] |= {"preserve_class": 0.0, "train_text_encoder": False, "rank": 16, "alpha": 8}
     config["train"] |= {"max_train_steps": STEPS, "epochs": 4, "learning_rate": RATE, "batch_size": BATCH}
-    # Half of the pictures per step: it takes half as long, and too much it is all the same.
+    # Half of the batch size takes half of the time and overfits as well.
     overdone = {"max_train_steps": TOO_MANY_STEPS, "learning_rate": TOO_FAST * RATE, "batch_size": BATCH // 2}
     config["runs"] = {"portrait": {}, "overdone": {"train": overdone}}
     config["sample"] |= {"weights": [1.0], "seeds": [1, 2, 3, 4]}
@@ -160,12 +161,12 @@ def likeness_targets(base: Path) -> list[Target]:
         run_workflow(Path(folder), config)
         portrait, overdone = (last_epoch(Path(folder) / f"results/ava/{run}/scores.tsv") for run in config["runs"])
     likeness = portrait.identity_raw.mean() / portrait.ceiling.iloc[0]
-    found = (
+    result = (
         f"{portrait.identity_raw.mean():.2f}, {likeness:.0%} of her photos' (identity {portrait.identity.mean():.2f})"
     )
     scores = portrait.prompt_score.mean(), overdone.prompt_score.mean()
     return [
-        Target(f"similarity after {STEPS} steps at weight 1", found, f"{LIKENESS:.0%}", likeness >= LIKENESS),
+        Target(f"similarity after {STEPS} steps at weight 1", result, f"{LIKENESS:.0%}", likeness >= LIKENESS),
         Target(
             f"prompts after {TOO_MANY_STEPS} steps at {TOO_FAST} times the rate",
             f"{scores[1]:.2f} instead of {scores[0]:.2f}",
@@ -176,7 +177,7 @@ def likeness_targets(base: Path) -> list[Target]:
 
 
 def run_workflow(folder: Path, config: dict, *targets: str) -> None:
-    """The workflow in a folder, with a configuration of its own."""
+    """Run the workflow in a folder with the configuration `config`."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = ["snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "all", "--directory", folder, *targets]
     subprocess.run([sys.executable, "-m", *command, "--configfile", folder / "config.yaml"], check=True)

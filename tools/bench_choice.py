@@ -1,12 +1,12 @@
-"""Compare rules that choose a checkpoint and a weight: ours and others', on the same runs, by who took no part.
+"""Compare our rule for choosing a checkpoint and a weight with rules of other programs, on the same runs.
 
     python tools/bench_choice.py [--folder FOLDER] [--at-once N] [--table TABLE.md]
 
-The real workflow trains the demonstration from three seeds, another person at a low rank, and both for too long. Each
-rule chooses from the pictures of some seeds. What it chose is then judged on the pictures of the other seeds, by the
-recogniser that no rule uses (dlib) and by prompt following: F-beta, as in likeness.selection, and nothing where the
-prompt without the trigger draws the person. FOLDER keeps the results, so that a stopped comparison goes on. One and a
-half hours on two cores.
+The workflow trains the demonstration from three seeds, another person at a low rank, and both people for too long. Each
+rule chooses by the pictures of some seeds. Its choice is judged on the pictures of the other seeds, by a recogniser
+that no rule uses (dlib) and by prompt following. The score is F-beta, as in likeness.choosing.selection, and 0 if the
+prompt without the trigger draws the person. FOLDER keeps the results, so that a stopped comparison can be resumed. It
+takes hours: docs/choice.md.
 """
 
 import argparse
@@ -19,32 +19,33 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
-from bench_base import ROOT, run_workflow
-from bench_faces import hardware
 from tqdm import tqdm
 
-from likeness.config import Select
-from likeness.faces import Detector
-from likeness.identity import Recogniser, similarity
-from likeness.images import read_photo
-from likeness.leaks import shows_face
-from likeness.manifests import read_table
-from likeness.scoring import leaks_gated
-from likeness.selection import CELL, COUNTED, choose, f_beta, read_scores, without_leaks
+from bench_base import ROOT, run_workflow
+from bench_faces import hardware
+from likeness.choosing.leaks import shows_face
+from likeness.choosing.scores import CELL, SCORED_KINDS, f_beta, read_scores, without_leaks
+from likeness.choosing.scoring import with_leak_gate
+from likeness.choosing.selection import choose
+from likeness.config.sections import Select
+from likeness.core.manifests import read_table
+from likeness.faces.detection import Detector
+from likeness.faces.identity import Recogniser, similarity
+from likeness.photos.images import read_photo
 
-# A rule sees the pictures of as many of these seeds as the demonstration draws, and is judged on those of the others.
-# Two seeds may be of faces that are like the person from the start, so all ways to deal them out are tried.
+# A rule chooses by SEEN of these seeds, as many as the demonstration draws, and is judged on the others. Some seeds may
+# draw faces that are like the person from the start, so all ways to split the seeds are averaged.
 SEEDS, SEEN = (1, 2, 101, 102, 103, 104), 2
 DEMONSTRATION = {f"seed{n}": {"train": {"seed": n}} for n in range(3)}
-# Five times the demonstration's steps at its rate, which does not fall: the last epoch may have gone too far.
+# Five times the demonstration's steps at a constant learning rate, so that the last epoch may be overfitted.
 LONG = {"max_train_steps": 2000, "epochs": 10, "learning_rate": 2e-3, "lr_scheduler": "constant"}
 RUNS = DEMONSTRATION | {"rank4": {"train": {"rank": 4, "alpha": 4}}, "long": {"train": LONG}}
 JUDGED = [*(("ava", run) for run in DEMONSTRATION), ("otto", "rank4"), ("ava", "long"), ("otto", "long")]
 
 
 class Run(NamedTuple):
-    """What a rule may look at: the scores of the seen seeds' pictures that count, with `training_similarity` (mean
-    SFace similarity to the training photos), the validation loss by epoch, and the bootstrap's settings."""
+    """The data that a rule may use: the scores of the counted pictures of the seen seeds, with `training_similarity`
+    (mean SFace similarity to the training photos); the validation loss by epoch; and the bootstrap's settings."""
 
     scores: pd.DataFrame
     validation: pd.Series
@@ -60,12 +61,12 @@ def ours(run: Run) -> Cell:
 
 
 def last(run: Run) -> Cell:
-    """What is used when nobody chooses."""
+    """The last checkpoint at weight 1, which people use without a choice."""
     return int(run.scores["epoch"].max()), 1.0
 
 
 def lowest_validation_loss(run: Run) -> Cell:
-    """What trainers with a validation split offer (kohya's sd-scripts, OneTrainer)."""
+    """The rule of trainers with a validation split (kohya's sd-scripts, OneTrainer)."""
     return int(run.validation.idxmin()), 1.0
 
 
@@ -77,8 +78,9 @@ def easyphoto(run: Run) -> Cell:
 
 def cyberharem(run: Run) -> Cell:
     """CyberHarem's F-beta (beta 3) at weight 0.8 of fidelity to the training photos and of prompt following, each
-    normalised over the checkpoints of the run. It wants some best checkpoints, a third of them but 3 to 5: of the
-    soundness that leaves three times as many, or else of twice as many that are soundest and those that are as sound
+    normalised over the checkpoints of the run. CyberHarem publishes a third of the checkpoints, but 3 to 5. It takes
+    them from the checkpoints above a least share of sound pictures. This share falls from 1 until three times as many
+    checkpoints remain. If that never happens, it takes them from twice as many soundest checkpoints, with ties
     (cyberharem/eval/eval.py)."""
     pictures = run.scores[(run.scores["epoch"] > 0) & (run.scores["weight"] == 0.8)]
     means = pictures.assign(sound=pictures["gate"] != "broken").groupby("epoch")
@@ -89,12 +91,12 @@ def cyberharem(run: Run) -> Cell:
 
     fidelity, obedience = normalised(means["training_similarity"], 1e-6), normalised(means["prompt_score"], 0.015)
     score = 10 * fidelity * obedience / (9 * obedience + fidelity)
-    wanted = int(np.clip(len(score) / 3, 3, 5))
+    published = int(np.clip(len(score) / 3, 3, 5))
     for least in np.arange(1.0, 0.79, -0.05):
-        kept = score[means["sound"] >= least - 1e-9]
-        if len(kept) >= 3 * wanted:
-            return int(kept.idxmax()), 0.8
-    return int(score[means["sound"].nlargest(2 * wanted, keep="all").index].idxmax()), 0.8
+        eligible = score[means["sound"] >= least - 1e-9]
+        if len(eligible) >= 3 * published:
+            return int(eligible.idxmax()), 0.8
+    return int(score[means["sound"].nlargest(2 * published, keep="all").index].idxmax()), 0.8
 
 
 RULES: dict[str, Callable[[Run], Cell]] = {
@@ -127,7 +129,7 @@ def main() -> None:
 
 
 def train_and_draw(folder: Path, at_once: int) -> None:
-    """The runs of JUDGED below `folder`, with the pictures of all seeds measured."""
+    """Run the workflow for JUDGED in `folder`, up to the scores of the pictures of all seeds."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config |= {"subjects": yaml.safe_load((ROOT / "examples/two_people.yaml").read_text())["subjects"], "runs": RUNS}
     config["sample"]["seeds"] = list(SEEDS)
@@ -137,45 +139,46 @@ def train_and_draw(folder: Path, at_once: int) -> None:
 
 
 def judged(folder: Path, subject: str, run: str) -> dict[str, np.ndarray]:
-    """How every rule's choices in a run are judged, and the best there was: the mean of all ways to deal out the seeds,
-    where leaks count and where they do not."""
+    """The scores of every rule's choices in a run, and of the best cell: means over all ways to split the seeds, as
+    [with leaks counted, without]."""
     select = Select().model_dump(include={"beta", "bootstrap", "confidence", "seed"})
     results = folder / f"results/{subject}/{run}"
     scores = read_scores(results / "scores.tsv")
     metrics = read_table(results / "log/metrics.tsv", epoch=int)
     validation = pd.to_numeric(metrics["validation_loss"], errors="coerce").groupby(metrics["epoch"]).last().dropna()
     scores["training_similarity"] = training_similarity(folder, subject, scores)
-    found = {name: [] for name in [*RULES, "best"]}
+    values_by_rule = {name: [] for name in [*RULES, "best"]}
     for seen in itertools.combinations(SEEDS, SEEN):
         judges = judged_cells(scores[~scores["seed"].isin(seen)], select["beta"])
         view = Run(as_seen(scores[scores["seed"].isin(seen)]), validation, select)
         for rule, chosen in RULES.items():
-            found[rule].append(judges.loc[chosen(view)])
-        found["best"].append(judges.max())
-    return {name: np.mean(values, axis=0) for name, values in found.items()}
+            values_by_rule[rule].append(judges.loc[chosen(view)])
+        values_by_rule["best"].append(judges.max())
+    return {name: np.mean(values, axis=0) for name, values in values_by_rule.items()}
 
 
 def as_seen(scores: pd.DataFrame) -> pd.DataFrame:
-    """The pictures that count, with a leak where those of these seeds show it: scores.tsv has it of all seeds."""
+    """The counted pictures, with the gate "leak" computed from these seeds only; scores.tsv has it from all seeds."""
     rows = without_leaks(scores).to_dict("records")
-    gated = pd.DataFrame(leaks_gated(rows, Select().leak_limit))
-    return gated[gated["kind"].isin(COUNTED)]
+    gated = pd.DataFrame(with_leak_gate(rows, Select().leak_limit))
+    return gated[gated["kind"].isin(SCORED_KINDS)]
 
 
 def judged_cells(scores: pd.DataFrame, beta: float) -> pd.DataFrame:
-    """Of every cell the mean F-beta with the judge's identity (a picture without a face has none): `leaks_count`, in
-    which a cell is worth nothing where the judge sees the person in the faces of the untrained prompts, and `drawn`."""
+    """The mean F-beta of every cell by the judge's identity, which is 0 for a picture without a face. There are two
+    columns: in `leaks_count` a cell is 0 if the judge recognises the person in the faces of the untrained prompts; in
+    `drawn` it keeps its value."""
     trained = scores[scores["epoch"] > 0]
-    rows = trained[trained["kind"].isin(COUNTED)]
+    rows = trained[trained["kind"].isin(SCORED_KINDS)]
     values = f_beta(rows["judge_identity"].fillna(0).to_numpy(float), rows["prompt_score"].to_numpy(float), beta)
-    drawn = rows.assign(value=values).groupby(CELL)["value"].mean()
+    means = rows.assign(value=values).groupby(CELL)["value"].mean()
     faces = trained[(trained["kind"] == "untrained") & shows_face(trained)]
-    leaks = faces.groupby(CELL)["judge_identity"].mean().reindex(drawn.index) > Select().leak_limit
-    return pd.DataFrame({"leaks_count": drawn.mask(leaks, 0.0), "drawn": drawn})
+    leaks = faces.groupby(CELL)["judge_identity"].mean().reindex(means.index) > Select().leak_limit
+    return pd.DataFrame({"leaks_count": means.mask(leaks, 0.0), "drawn": means})
 
 
 def training_similarity(folder: Path, subject: str, scores: pd.DataFrame) -> list[float]:
-    """Of every picture, the mean similarity to the training photos; 0 without a face."""
+    """The mean similarity of every picture to the training photos; 0 without a face."""
     models = folder / "results/models"
     detector, recogniser = Detector(models), Recogniser(models)
 
@@ -185,14 +188,16 @@ def training_similarity(folder: Path, subject: str, scores: pd.DataFrame) -> lis
         return recogniser.embedding(image, faces[0]) if faces else None
 
     crops = read_table(folder / f"results/{subject}/crops.tsv")
-    found = (embedding(folder / f"results/{subject}" / crop) for crop in crops.loc[crops["fate"] == "train", "crop"])
-    photos = [photo for photo in found if photo is not None]
+    embeddings = (
+        embedding(folder / f"results/{subject}" / crop) for crop in crops.loc[crops["fate"] == "train", "crop"]
+    )
+    photos = [photo for photo in embeddings if photo is not None]
     pictures = (embedding(Path(image)) for image in tqdm(scores["image"], desc=subject, unit="picture"))
     return [0.0 if one is None else float(np.mean([similarity(one, photo) for photo in photos])) for one in pictures]
 
 
 def markdown(rows: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """One line per run: how each rule is judged and, in brackets, where leaks do not count."""
+    """A table with a line per run: the score of each rule and, in brackets, the score without counting leaks."""
     names = [*RULES, "best"]
     lines = [f"| subject, run | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for run, values in rows.items():

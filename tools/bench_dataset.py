@@ -1,10 +1,10 @@
-"""Measure the data set's stages on a folder of large photos: cold, again, and with one more photo.
+"""Measure the stages of the data set on a folder of large photos: without a cache, again, and with one more photo.
 
     python tools/bench_dataset.py [--photos 200]
 
-The photos are 4000 x 3000 JPEGs with one person each, drawn from resources/ on backgrounds from tools/bench_faces.py;
-every twentieth face is small, so that Real-ESRGAN has work. Each stage is the program that the workflow runs, in a
-process of its own; its peak memory is the kernel's count (VmHWM). Fetches the models into results/models first.
+The photos are 4000 x 3000 JPEGs with one person of resources/ each, on backgrounds of tools/bench_faces.py. Every
+twentieth face is small, so that Real-ESRGAN is used. Each stage is the program that the workflow runs, in a process of
+its own. Its peak memory is read from the kernel (VmHWM). The models are fetched into results/models first.
 """
 
 import argparse
@@ -19,15 +19,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from bench_faces import MODELS, background, hardware, pasted, portraits
 from PIL import Image
 from tqdm import tqdm
+
+from bench_faces import MODELS, background, hardware, pasted, portraits
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness.config import Caption, Crop, Curate, Upscale  # noqa: E402
-from likeness.devices import peak_resident  # noqa: E402
+from likeness.config.sections import Caption, Crop, Curate, Upscale  # noqa: E402
+from likeness.core.devices import peak_resident  # noqa: E402
 
 STAGES = ["detect_faces", "curate_photos", "crop_faces", "upscale_faces", "caption_faces", "build_dataset"]
 FACE, SMALL_FACE = 900, 150  # px; with a crop of 512 px, the second is upscaled
@@ -86,7 +87,7 @@ def main() -> None:
 
 
 def prepare(folder: Path) -> None:
-    """The models and the base model for its tokenizer, as the workflow lays them out."""
+    """Fetch the models and the base model (for its tokenizer) as the workflow does."""
     run(folder, "fetch_models", "--models", MODELS, "--manifest", MODELS / "models.json")
     config = json.dumps({"base_model": "resources/base", "base_revision": None})
     where = ["--roots", ROOT, "--cache", "results/.cache/fetch_base", "--base", "results/base.json"]
@@ -96,8 +97,8 @@ def prepare(folder: Path) -> None:
 def made_photos(folder: Path, count: int) -> list[Path]:
     folder.mkdir()
     with ProcessPoolExecutor() as pool:
-        made = pool.map(photo, [folder] * count, range(count))
-        return list(tqdm(made, total=count, desc="photos", unit="photo", disable=None))
+        paths = pool.map(photo, [folder] * count, range(count))
+        return list(tqdm(paths, total=count, desc="photos", unit="photo", disable=None))
 
 
 def photo(folder: Path, number: int) -> Path:

@@ -1,18 +1,19 @@
-"""Measure the report of a large run in a real browser: first paint, a filter click, and scrolling through all of it.
+"""Measure the report of a large run in a real browser: first paint, a filter click, and scrolling.
 
     python tools/bench_report.py [--turns 3]
 
-Two runs are made up (tests/made_run.py): 10 checkpoints x 8 weights x 10 prompts x 4 seeds, and 5 x 4 x 5 x 2. Their
-reports are written by the program that the workflow runs, and opened from disk in Chromium, 1280 x 844 px, with
-pictures of 512 x 512 px of which no two are alike. The pages take turns, so that what else the machine does slows both
-down alike. Each is told to show all prompts and seeds at once. Then:
+tests/made_run.py makes two artificial runs: 10 checkpoints x 8 weights x 10 prompts x 4 seeds, and 5 x 4 x 5 x 2. The
+workflow's program writes their reports, and Chromium opens them from disk at 1280 x 844 px. Their pictures have 512 x
+512 px, and no two are equal. The pages take turns, so that other programs slow both down alike. Each page shows all
+prompts and seeds at once. The measurements:
 
-    first paint   from the opening of the page until something is seen (first contentful paint)
-    filter click  from a click that puts a column away, or brings it back, until the second frame after it begins
-    with pictures the same, until every picture in sight is decoded
+    first paint   from opening the page to the first contentful paint
+    filter click  from a click that puts a column away, or shows it again, to the start of the second frame after it
+    with pictures the same, until every visible picture is decoded
     scrolling     from the first row to the last, a third of a row per frame: the longest frame, and the 95th percentile
 
-A frame of 60 per second takes 16.7 ms. The last line is the median filter click of the large page over the small one's.
+At 60 frames per second a frame takes 16.7 ms. The last line is the ratio of the median filter clicks, large page to
+small page.
 """
 
 import argparse
@@ -25,22 +26,23 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from bench_faces import hardware
 from PIL import Image
+
+from bench_faces import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from chromium import opened, started  # noqa: E402
-from likeness.report.pictures import QUALITY  # noqa: E402
+from likeness.report.thumbnails import QUALITY  # noqa: E402
 from made_run import build_report, made_choice, made_scores, write_metrics, write_run, write_subject  # noqa: E402
 
-SIDE = 512  # px: a sample of SD 1.5
-SAMPLE = 64  # px of the samples' PNGs, which the report shrinks to JPEGs: large ones would take minutes to encode
+SIDE = 512  # px; the size of SD 1.5's samples
+SAMPLE = 64  # px of the samples' PNGs, which the report converts to JPEGs; larger PNGs would take minutes
 SIZES = {"large": (10, 8, 10, 4), "small": (5, 4, 5, 2)}  # checkpoints, weights, prompts, seeds
-CLICKS = 10  # of each kind, per turn
+CLICKS = 10  # per turn, of each kind of click
 SHOW_ALL = "change({ at: { ...state.at, prompt: ALL, seed: ALL } })"
-# Of the last heading: a click puts it away, the button beside "Put away" brings it back.
+# Clicks the last heading, which puts its column away, or else the button beside "Put away", which shows it again.
 CLICK = """const done = arguments[0], started = performance.now();
   const again = document.querySelector("#put-away button");
   (again ?? [...document.querySelectorAll(".headings .hider")].at(-1)).click();
@@ -100,7 +102,7 @@ def main() -> None:
 
 
 def made_page(folder: Path, epochs: int, weights: int, prompts: int, seeds: int) -> Path:
-    """The report of a run of this size, as its program writes it."""
+    """Write the report of a run of this size with the workflow's program."""
     ava = ROOT / "resources/people/ava"
     scores = made_scores(
         lambda epoch, weight: 0.8 - 0.02 * abs(epoch - 6) - 0.1 * abs(weight - 0.8),
@@ -125,7 +127,7 @@ def made_page(folder: Path, epochs: int, weights: int, prompts: int, seeds: int)
 
 
 def photo(folder: Path, number: int, faces: Sequence[Path]) -> Path:
-    """One of the faces, moved round by an amount of its own: 512 x 512 px, as the report would write it."""
+    """A face, shifted by an amount that depends on the picture, 512 x 512 px, as the report would write it."""
     folder.mkdir(parents=True, exist_ok=True)
     round_by = 3 * (number // len(faces))
     pixels = np.asarray(Image.open(faces[number % len(faces)]).convert("RGB").resize((SIDE, SIDE)))
@@ -134,7 +136,7 @@ def photo(folder: Path, number: int, faces: Sequence[Path]) -> Path:
 
 
 def measured(browser, page: Path) -> dict[str, float]:
-    """{paint, click, pictures, frame, longest} of one opening of a page, ms."""
+    """The times {paint, click, pictures, frame, longest} of one visit of a page, in ms."""
     opened(browser, page, 1280)
     paint = browser.execute_script(PAINT)
     browser.execute_script(SHOW_ALL)

@@ -1,11 +1,11 @@
-"""Measure how fast the pictures of several LoRAs at several weights are drawn, beside the plain way.
+"""Measure how fast the pictures of several LoRAs at several weights are drawn, compared with a simple script.
 
     python tools/bench_sample.py [--loras 4] [--steps 12]
 
-plain is what a script of a page does: the pipeline is loaded anew for each LoRA, one picture per call. `one by one`
-is this project's code with one picture per call: weights changed in place, each prompt read once. `likeness` draws in
-batches too, as the workflow does. They take turns, LoRA by LoRA, so that whatever else the machine does slows all of
-them down alike, and must draw the same pictures. The LoRAs are random. Fetches the models first.
+`plain` is a simple script: it loads the pipeline again for each LoRA and draws one picture per call. `one by one` is
+this project's code with one picture per call: it changes the weights in place and encodes each prompt once. `likeness`
+also draws in batches, as the workflow does. The variants take turns, LoRA by LoRA, so that other programs slow all of
+them down alike. All must draw the same pictures. The LoRAs are random. The models are fetched first.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_base import prepared_base
-from bench_faces import MODELS, ROOT, hardware
 from tqdm import tqdm
 
-from likeness import base_model
-from likeness.devices import torch_device
-from likeness.families import FAMILIES
-from likeness.lora_file import lora_bytes, unet_modules
-from likeness.models import fetch_models
-from likeness.sampling import SAMPLERS, Cell, drawn, load_pipeline
+from bench_base import prepared_base
+from bench_faces import MODELS, ROOT, hardware
+from likeness.core.devices import torch_device
+from likeness.core.pinned_models import fetch_models
+from likeness.drawing.sampling import SAMPLERS, Cell, draw_pictures, load_pipeline
+from likeness.models import base_model
+from likeness.models.families import FAMILIES
+from likeness.models.lora_file import lora_bytes, unet_modules
 
 BASE, SIDE = ROOT / "resources/base", 128
 RANK = 16
@@ -35,7 +35,7 @@ PROMPTS = ["photo of ohwx woman", "photo of ohwx woman smiling, dark background"
 WEIGHTS, SEEDS = (0.6, 0.8, 1.0), (1, 2)
 CELLS = [Cell(weight, prompt, "near", s) for weight, prompt, s in itertools.product(WEIGHTS, PROMPTS, SEEDS)]
 SAMPLER = "DPM++ 2M Karras"
-# Levels of 255 by which a pixel may differ: a batch adds in another order, and in fp16 that is seen.
+# The largest difference of a pixel, in levels of 255. A batch adds numbers in another order, which is visible in fp16.
 SAME = {"cpu": 1, "cuda": 16}
 
 
@@ -102,7 +102,9 @@ def likeness(base: dict, lora: Path, settings: dict, device: torch.device) -> li
 
 
 def _drawn(base: dict, lora: Path, sample: dict, device: torch.device) -> list[np.ndarray]:
-    return [np.asarray(image) for _, image in drawn(load_pipeline(base, lora, device, SAMPLER), CELLS, sample, SIDE)]
+    return [
+        np.asarray(image) for _, image in draw_pictures(load_pipeline(base, lora, device, SAMPLER), CELLS, sample, SIDE)
+    ]
 
 
 def random_lora(file: Path, base: dict, seed: int) -> Path:
@@ -120,14 +122,14 @@ def random_lora(file: Path, base: dict, seed: int) -> Path:
 
 
 def check_same(pictures: dict[str, np.ndarray], device: torch.device) -> None:
-    """Ends this program if the variants did not draw the same."""
+    """End this program with a message if the variants drew different pictures."""
     apart = max(np.abs(pictures["plain"] - other).max() for other in pictures.values())
     if apart > SAME[device.type]:
         raise SystemExit(f"the variants' pictures differ by {apart} levels of 255, so their times are no comparison")
 
 
 def show(seconds: dict[str, Sequence[float]], busy: dict[str, Sequence[float]], device: torch.device) -> None:
-    """`busy` are CPU seconds, which other processes hardly disturb: on a CPU the ratio is of those."""
+    """Print the table. On a CPU the ratio is that of the CPU seconds `busy`, which other processes hardly change."""
     loras, base = len(seconds["plain"]), BASE.relative_to(ROOT)
     print(f"{hardware()}, {torch.get_num_threads()} threads, {device.type}; base model: {base}, {SIDE} px")
     print(

@@ -1,23 +1,25 @@
-"""Measure what many subjects cost Snakemake: planning, running, its records on disk, and a cluster's jobs.
+"""Measure the time and memory that Snakemake needs for many subjects: to plan, to run, and to submit to a cluster.
 
     python tools/bench_scale.py [--subjects 30 300] [--run 10 30 100] [--cluster 10 100 300] [--beside FOLDER]
 
-A project has so many subjects, two runs each, the Snakefile, rules, profile and settings of the demonstration, and the
-photos of its two people in turn. Nothing is computed: each program of the project's copy begins with lines that write
-what its rule declares, and leave; the imports behind them stay, for rules list them as inputs. Measured is Snakemake:
+A project has the given number of subjects with two runs each. It has the Snakefile, rules, profile and settings of the
+demonstration; its subjects use the photos of the two people in turn. The jobs compute nothing: the programs of the
+project begin with lines that write the outputs of their rule and exit. Their imports stay, because rules list them as
+inputs. The measurements:
 
-    plan     a dry run with nothing done: jobs, seconds, seconds of CPU, peak memory; of it the parsing (--list-rules)
-    job      one of the two Snakemakes that a cluster starts for every job, here for a train_lora: seconds of CPU, and
-             how often it asks for a file
-    run      all jobs on this machine: seconds, seconds of CPU of the one Snakemake, .snakemake/metadata, and a dry run
-             when all is done
-    cluster  all jobs by profiles/slurm on the cluster of tests/slurm, where one can be started, each with one core: the
-             head's seconds and seconds of CPU, time between submissions, how often the cluster was asked for the states
-             of jobs, and how long its answer took. The two Snakemakes within each job are left out:
-             nodes/sitecustomize.py writes the job's outputs in their place. On the nodes, add twice `job` for each job
+    plan     a dry run before any job has run: jobs, seconds, CPU seconds, peak memory, and the seconds of parsing
+             (--list-rules)
+    job      one of the two Snakemakes that a cluster starts within each job, here of a train_lora: CPU seconds, and the
+             number of system calls with a file name
+    run      all jobs on this machine: seconds, CPU seconds of the main Snakemake, size of .snakemake/metadata, and a
+             dry run after all jobs
+    cluster  all jobs by profiles/slurm on the cluster of tests/slurm, if it can be started, each with one core: seconds
+             and CPU seconds of the main Snakemake, time between submissions, number of queries for the states of jobs,
+             and the time of an answer. The two Snakemakes within each job are not run: nodes/sitecustomize.py writes
+             the outputs of the job instead. On the nodes, add twice `job` for each job
 
-With --beside, everything but the cluster is measured in turn with the code of another checkout. The last line is what a
-job of the largest run costs Snakemake over one of the smallest, in CPU, its start among it.
+With --beside, all but the cluster is also measured, in turns, with the code of another checkout. The last line is a
+ratio: CPU seconds of Snakemake per job, start included, in the largest run over the smallest run.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+
 from bench_faces import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +48,7 @@ from cluster_project import ACCOUNT, write_profile  # noqa: E402
 
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 RUNS = {"portrait": {}, "prodigy": {"train": {"optimizer": "Prodigy", "learning_rate": 1}}}
-# Jobs that only start Python and write a file: as many at once as keep two cores busy.
+# The jobs only start Python and write a file; eight at once keep two cores busy.
 AT_ONCE = ["--cores", "8", "--resources", "gpu=8"]
 WRITE = """\
 import pathlib
@@ -66,7 +69,7 @@ for option, value in zip(sys.argv, sys.argv[1:]):
         write(value)
 sys.exit()
 """
-# Python runs this before all else: in a job of the cluster it stands in for Snakemake, `python -m snakemake ...`.
+# sitecustomize.py, which Python runs first. In a job of the cluster it replaces Snakemake, `python -m snakemake ...`.
 STAND_IN_JOB = """\
 if "--target-jobs" in sys.orig_argv and "slurm-jobstep" in " ".join(sys.orig_argv):
     import json
@@ -81,10 +84,11 @@ if "--target-jobs" in sys.orig_argv and "slurm-jobstep" in " ".join(sys.orig_arg
             write(output.format(**values))
     except BaseException:
         traceback.print_exc()
-        os._exit(1)  # else Python would go on, to the real one
+        os._exit(1)  # otherwise Python would run the real Snakemake
     os._exit(0)
 """
-# As the executor for clusters calls it within a job (RealExecutor.format_job_exec), but for what is about waiting.
+# The options with which Snakemake is called within a job of a cluster (RealExecutor.format_job_exec), without those
+# about waiting.
 IN_JOB = [
     *("--target-jobs", "train_lora:subject=s000,run=portrait", "--allowed-rules", "train_lora", "--cores", "all"),
     *("--force", "--target-files-omit-workdir-adjustment", "--nolock", "--ignore-incomplete", "--mode", "remote"),
@@ -93,13 +97,13 @@ IN_JOB = [
 
 
 class Call(NamedTuple):
-    """What a call of Snakemake took: seconds, seconds of CPU without its jobs', peak memory in MB; and what it said."""
+    """A call of Snakemake: seconds, CPU seconds without its jobs, peak memory in MB, and its output."""
 
     seconds: float
     cpu: float
     memory: float
     said: list[tuple[float, str]]
-    """Lines, each with the second it came at."""
+    """The lines of the output, each with the second at which it came."""
 
 
 def main() -> None:
@@ -131,7 +135,7 @@ def main() -> None:
 
 
 def made_project(folder: Path, code: Path, subjects: int) -> Path:
-    """A project of so many subjects whose programs compute nothing, on a checkout's code."""
+    """Make a project with `subjects` subjects whose programs compute nothing, from the code of a checkout."""
     for name in ("rules", "scripts", "envs", "profiles"):
         shutil.copytree(code / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(code / "Snakefile", folder)
@@ -173,7 +177,7 @@ def print_plan(name: str, project: Path, subjects: int) -> None:
 
 
 def print_run(name: str, project: Path, subjects: int) -> float:
-    """Prints the row; returns the seconds of CPU per job."""
+    """Print the row; return the CPU seconds per job."""
     done = snakemake(project, *AT_ONCE)
     records = list((project / ".snakemake/metadata").iterdir())
     again = snakemake(project, "--dry-run", "--cores", "2")
@@ -197,7 +201,7 @@ def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
             project = made_project(folder / f"cluster {subjects}", ROOT, subjects)
             write_profile(project / "profiles/slurm")
             threads = [f"{rule}=1" for rule in json.loads((project / "nodes/outputs.json").read_text())]
-            # --verbose, because only so the plugin sums up its questions.
+            # Only with --verbose does the plugin print a summary of its queries.
             done = snakemake(
                 project, "--workflow-profile", "profiles/slurm", "--verbose", "--set-threads", *threads,
                 PYTHONPATH=str(project / "nodes"),
@@ -217,7 +221,7 @@ def print_cluster(folder: Path, sizes: Sequence[int]) -> None:
 
 
 def snakemake(project: Path, *arguments: str, **environment: str) -> Call:
-    """A call to its end. Ends the program with what Snakemake said if it fails."""
+    """Run a call to its end. If it fails, end the program with its output."""
     started, said = time.monotonic(), []
     process = subprocess.Popen(
         [SNAKEMAKE, *arguments], cwd=project, env=os.environ | environment, text=True,
@@ -226,7 +230,7 @@ def snakemake(project: Path, *arguments: str, **environment: str) -> Call:
     for line in process.stdout:
         said.append((time.monotonic() - started, line.rstrip()))
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    # Its own CPU (proc(5): utime and stime), without that of its jobs; the kernel knows it until it is waited for.
+    # Its own CPU seconds (proc(5): utime and stime), without its jobs; readable until the process is waited for.
     ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -236,7 +240,7 @@ def snakemake(project: Path, *arguments: str, **environment: str) -> Call:
 
 
 def files_asked_for(project: Path, *arguments: str) -> str:
-    """How many system calls with a file's name a call of Snakemake makes; empty without strace."""
+    """The number of system calls with a file name that a call of Snakemake makes; empty without strace."""
     if not shutil.which("strace"):
         return ""
     command = ["strace", "-qc", "-e", "trace=%file", "-o", "calls", SNAKEMAKE, *arguments]
@@ -245,7 +249,7 @@ def files_asked_for(project: Path, *arguments: str) -> str:
 
 
 def finished(call: Call) -> int:
-    """How many jobs a call of Snakemake ran."""
+    """The number of jobs that a call of Snakemake ran."""
     return sum(line.startswith("Finished jobid") for _, line in call.said)
 
 

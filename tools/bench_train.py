@@ -1,9 +1,9 @@
-"""Measure the trainer beside a plain diffusers + peft loop: steps per second, time to the first step, peak memory.
+"""Compare the trainer with a plain diffusers + peft loop: steps per second, time to the first step, peak memory.
 
     python tools/bench_train.py [--bases demo sd15] [--turns 4]
 
-demo is the demonstration's base as config.yaml trains it; sd15 is Stable Diffusion 1.5 in full size with random
-weights: speed does not depend on them. The variants train the same LoRA (layers, rank, alpha, precision, batch):
+demo is the demonstration's base model with the settings of config.yaml. sd15 is Stable Diffusion 1.5 in full size with
+random weights, which do not change the speed. The variants train the same LoRA (layers, rank, alpha, precision, batch):
 
     plain          a loop like diffusers' examples/text_to_image/train_text_to_image_lora.py
     plain, cached  the same loop with latents and text states computed once, before the first step
@@ -11,11 +11,11 @@ weights: speed does not depend on them. The variants train the same LoRA (layers
     compiled       the same with train.compile (CUDA graphs)
     deterministic  the same with train.deterministic
 
-Each is a process of its own, and they take turns of some steps, so that what else the machine does slows all of them
-down alike. A step's time is the median over the turns; the first turn warms up and does not count. With a GPU all of it
-runs there, also at batch 8, and the last two only there: on a CPU compiling takes minutes, and all is deterministic
-anyway. The FLOPs of a step are counted on the plain loop's U-Net with its LoRA, forward and backward, and compared with
-the rate of the fastest large matrix product of the same precision.
+Each variant is a process of its own. They take turns of some steps, so that other programs slow all of them down alike.
+The time of a step is the median over the turns; the first turn is a warm-up and does not count. With a GPU all variants
+run on it, also at batch size 8. The last two run only on a GPU: on a CPU compilation takes minutes, and all variants
+are deterministic. The FLOPs of a step are counted for the plain loop's U-Net with its LoRA, forward and backward, and
+compared with the rate of the fastest large matrix product of the same precision.
 """
 
 import argparse
@@ -37,75 +37,38 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
 from PIL import Image
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-# What brings bitsandbytes (peft, parts of diffusers) is imported after `redirect`, because it prints a notice.
-from likeness.base_model import load_manifest, load_part, manifest  # noqa: E402
-from likeness.config import Train  # noqa: E402
-from likeness.devices import is_emulated, peak_memory, torch_device  # noqa: E402
-from likeness.families import SD15  # noqa: E402
-from likeness.lora_file import DTYPES, unet_modules  # noqa: E402
-from likeness.models import CLIP_VOCABULARY, fetch_models, model_path  # noqa: E402
-from likeness.single_file import write_config  # noqa: E402
+from bench_task import CAPTION, IMAGES, TASKS, Finished, Task, Turns  # noqa: E402
+
+# Modules that import bitsandbytes (peft, parts of diffusers) are imported after `redirect`, because it prints a notice.
+from likeness.core.devices import torch_device  # noqa: E402
+from likeness.core.pinned_models import CLIP_VOCABULARY, fetch_models, model_path  # noqa: E402
+from likeness.models.base_model import load_manifest, manifest  # noqa: E402
+from likeness.models.families import SD15  # noqa: E402
+from likeness.models.lora_file import DTYPES  # noqa: E402
+from likeness.models.single_file import write_config  # noqa: E402
 from likeness.training import adapters, loop, store  # noqa: E402
+from plain_training import lora_config, plain, plain_cached  # noqa: E402
 
 MODELS = ROOT / "results/models"
-IMAGES = 8
-CAPTION = "photo of ohwx woman, smiling, dark background"
-MATRICES = {"cpu": (2048, 4096), "cuda": (4096, 8192, 16384)}  # sides; GPUs reach their rate with the large ones only
-
-
-class Task(NamedTuple):
-    """What all variants train. `turn` is how many steps are taken at a time."""
-
-    base: str
-    resolution: int
-    batch: int
-    rank: int
-    precision: str
-    turn: int
-
-    def settings(self, **more) -> dict:
-        """As train_lora hands them over; AdamW at a constant rate, and an end that is never reached."""
-        changes = {"rank": self.rank, "alpha": self.rank / 2, "batch_size": self.batch, "precision": self.precision}
-        train = Train(**changes, max_train_steps=100_000, epochs=1, lr_scheduler="constant", preserve_class=0.0, **more)
-        return train.with_schedule() | {"clip_skip": 1}
-
-
-# What is fast on this CPU.
-CPU_PRECISION = "fp32" if is_emulated("bf16", torch.device("cpu")) else "bf16"
-TASKS = {
-    # A CPU's step takes seconds with the large base, so one at a time is enough to be measured.
-    "cpu": [Task("demo", 128, 4, 16, "fp32", 10), Task("sd15", 512, 1, 128, CPU_PRECISION, 1)],
-    "cuda": [
-        Task("demo", 128, 4, 16, "fp32", 50),
-        Task("sd15", 512, 1, 128, "bf16", 50),
-        Task("sd15", 512, 8, 128, "bf16", 20),
-    ],
-}
+MATRICES = {"cpu": (2048, 4096), "cuda": (4096, 8192, 16384)}  # sides; GPUs reach their full rate only with large ones
 
 
 class Measured(NamedTuple):
-    """Of one variant: seconds per step, seconds to the end of the first step, peak memory in bytes, trained numbers."""
+    """The results of a variant: seconds per step, seconds to the end of the first step, peak memory in bytes, number of
+    trained parameters."""
 
     seconds: float
     first: float
     memory: int
     trained: int
-
-
-class Finished(Exception):
-    """No more turns are wanted."""
 
 
 def main() -> None:
@@ -147,13 +110,13 @@ def show(task: Task, measured: dict[str, Measured], count: float, rate: float) -
 
 
 def in_process(function, *arguments):
-    """The answer of a function that runs in a process of its own, so that its memory is not counted with others'."""
+    """The result of a function that runs in a process of its own, so that its memory is counted alone."""
     with ProcessPoolExecutor(1, get_context("spawn"), redirect, (os.devnull,)) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure(task: Task, folder: Path, turns: int, logs: Path) -> dict[str, Measured]:
-    """Every variant's numbers. One process after the other gets to its first step; then they take turns."""
+    """The results of all variants. The processes run to their first step one after the other; then they take turns."""
     variants = {"plain": plain, "plain, cached": plain_cached, "likeness": ours}
     if torch.cuda.is_available():
         variants["compiled"] = partial(ours, compile=True)
@@ -181,13 +144,13 @@ def measure(task: Task, folder: Path, turns: int, logs: Path) -> dict[str, Measu
     if len(trained) > 1:
         sys.exit(f"the variants do not train the same: {firsts}")
     return {
-        name: Measured(statistics.median(s for s, *_ in found[1:]) / task.turn, firsts[name][0], *found[-1][1:])
-        for name, found in answers.items()
+        name: Measured(statistics.median(s for s, *_ in results[1:]) / task.turn, firsts[name][0], *results[-1][1:])
+        for name, results in answers.items()
     }
 
 
 def answer(end: Connection, log: Path) -> tuple[float, int, int]:
-    """What a variant says after its turn; ends this program if the variant failed."""
+    """The report of a variant after its turn. If the variant failed, end this program."""
     try:
         return end.recv()
     except EOFError:
@@ -195,7 +158,7 @@ def answer(end: Connection, log: Path) -> tuple[float, int, int]:
 
 
 def child(variant, task: Task, folder: Path, end: Connection, log: Path, began: float) -> None:
-    """Run one variant; what it prints goes to a file."""
+    """Run one variant, with its output in a file."""
     redirect(log)
     device = torch_device()
     try:
@@ -205,37 +168,17 @@ def child(variant, task: Task, folder: Path, end: Connection, log: Path, began: 
 
 
 def redirect(output: Path | str) -> None:
-    """Let a file have what this process prints: libraries' bars and notices would stand among the tables."""
+    """Redirect the output of this process to a file, because the libraries print progress bars and notices."""
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-
-
-class Turns:
-    """Called after every step. At the end of the first step and of each turn it reports seconds, peak memory and how
-    many numbers are trained, and waits until it is this process's turn again."""
-
-    def __init__(self, end: Connection, device, turn: int, began: float):
-        self._end, self._device, self._turn, self._began, self._steps = end, device, turn, began, 0
-        self.trained = 0
-
-    def step(self) -> None:
-        self._steps += 1
-        if (self._steps - 1) % self._turn:
-            return
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
-        self._end.send((time.monotonic() - self._began, peak_memory(self._device), self.trained))
-        if not self._end.recv():
-            raise Finished
-        self._began = time.monotonic()
 
 
 # --- the variants --------------------------------------------------------------------------------------------------
 
 
 def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
-    """The project's trainer on made-up latents, as cache_latents would have left them."""
+    """The project's trainer on random latents in the layout of cache_latents."""
 
     def step(course, _number: int) -> None:
         turns.step()
@@ -247,7 +190,7 @@ def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
 
     keep, adapters.networks = adapters.networks, networks
     loop.Course.step = step
-    store.SaveClock.SECONDS = math.inf  # the plain loop saves nothing meanwhile; its cost is told in store.py
+    store.SaveClock.SECONDS = math.inf  # the plain loop saves no state either; store.py has the cost of saving
     side, base = task.resolution // 8, load_manifest(folder / "base.json")
     config = unet_config(folder)
     shape, width = (config["in_channels"], side, side), config["cross_attention_dim"]
@@ -279,105 +222,11 @@ def ours(task: Task, folder: Path, device, turns: Turns, **more) -> None:
         loop.train(settings, dataset, latents, base, store.RunStore(Path(temporary)), device, lambda rows: None)
 
 
-def plain(task: Task, folder: Path, device, turns: Turns) -> None:
-    """Photos are decoded, encoded and their captions read at every step, as the example does it."""
-    plain_loop(task, folder, device, turns, cached=False)
-
-
-def plain_cached(task: Task, folder: Path, device, turns: Turns) -> None:
-    plain_loop(task, folder, device, turns, cached=True)
-
-
-def plain_loop(task: Task, folder: Path, device, turns: Turns, cached: bool) -> None:
-    """The example's loop. One difference: the LoRA is fp32 in bf16 too, as ours is; the example keeps it in bf16."""
-    from diffusers.training_utils import cast_training_params
-
-    settings, dtype = task.settings(), DTYPES[task.precision]
-    base = load_manifest(folder / "base.json")
-    accelerator = Accelerator(
-        mixed_precision="no" if task.precision == "fp32" else task.precision, cpu=device.type == "cpu"
-    )
-    noise_scheduler = load_part(base, "scheduler")
-    text_encoder, vae, unet = (load_part(base, part).to(device, dtype) for part in ("text_encoder", "vae", "unet"))
-    unet.add_adapter(lora_config(unet.config, task))
-    if task.precision != "fp32":
-        cast_training_params(unet, dtype=torch.float32)
-    parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    turns.trained = sum(parameter.numel() for parameter in parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=settings["learning_rate"], weight_decay=1e-2)
-    lr_scheduler = get_scheduler("constant", optimizer)
-
-    def latents(pixels: torch.Tensor) -> torch.Tensor:
-        return vae.encode(pixels.to(dtype)).latent_dist.sample() * vae.config.scaling_factor
-
-    data = Photos(folder / "photos", load_part(base, "tokenizer"))
-    if cached:
-        with torch.no_grad():
-            data = [
-                {
-                    "latents": latents(item["pixels"][None].to(device))[0],
-                    "hidden": text_encoder(item["tokens"][None].to(device))[0][0],
-                }
-                for item in data
-            ]
-        del vae, text_encoder
-    loader = torch.utils.data.DataLoader(data, batch_size=task.batch, shuffle=True)
-    unet, optimizer, loader, lr_scheduler = accelerator.prepare(unet, optimizer, loader, lr_scheduler)
-    unet.train()
-    bar = tqdm(total=settings["max_train_steps"], desc="Steps")
-    while True:
-        for batch in loader:
-            with accelerator.accumulate(unet):
-                clean = batch["latents"] if cached else latents(batch["pixels"])
-                noise = torch.randn_like(clean)
-                times = torch.randint(0, noise_scheduler.config.num_train_timesteps, clean.shape[:1], device=device)
-                noisy = noise_scheduler.add_noise(clean, noise, times)
-                hidden = batch["hidden"] if cached else text_encoder(batch["tokens"], return_dict=False)[0]
-                predicted = unet(noisy, times, hidden, return_dict=False)[0]
-                loss = F.mse_loss(predicted.float(), noise.float(), reduction="mean")
-                train_loss = accelerator.gather(loss.repeat(task.batch)).mean().item()
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                lr_scheduler.step()
-                optimizer.zero_grad()
-            bar.update(1)
-            accelerator.log({"train_loss": train_loss})  # to no tracker
-            bar.set_postfix(step_loss=loss.detach().item(), lr=lr_scheduler.get_last_lr()[0])
-            turns.step()
-
-
-class Photos(torch.utils.data.Dataset):
-    """Opens a photo each time it is asked for: pixels fp32 (3, h, w) in -1 to 1, tokens int64 (77,)."""
-
-    def __init__(self, folder: Path, tokenizer):
-        self._paths, self._tokenizer = sorted(folder.glob("*.png")), tokenizer
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        with Image.open(self._paths[number]) as image:
-            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
-        options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        return {"pixels": pixels, "tokens": self._tokenizer(CAPTION, **options).input_ids[0]}
-
-
-def lora_config(unet_config, task: Task):
-    """On the layers that the trainer takes."""
-    from peft import LoraConfig
-
-    targets = [module.path for module in unet_modules(unet_config)]
-    alpha = task.settings()["alpha"]
-    return LoraConfig(r=task.rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets)
-
-
-# --- what they run on ----------------------------------------------------------------------------------------------
+# --- models and photos ---------------------------------------------------------------------------------------------
 
 
 def make_base(task: Task, folder: Path) -> None:
-    """A base model as a diffusers folder, its base.json, and photos of its size."""
+    """Write a base model as a diffusers folder, its base.json, and photos of its size."""
     if task.base == "demo":
         shutil.copytree(ROOT / "resources/base", folder)
     else:
@@ -391,12 +240,12 @@ def make_base(task: Task, folder: Path) -> None:
 
 
 def unet_config(folder: Path) -> dict:
-    """The numbers of a base model's U-Net."""
+    """The weights of a base model's U-Net."""
     return json.loads((folder / "unet/config.json").read_text())
 
 
 def save_random(vocabulary: Path, folder: Path) -> None:
-    """Stable Diffusion 1.5 with random weights in bf16, the precision it is trained in here."""
+    """Write Stable Diffusion 1.5 with random weights in bf16, the precision of the training here."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -407,10 +256,9 @@ def save_random(vocabulary: Path, folder: Path) -> None:
 
 
 def flops(task: Task, folder: Path) -> int:
-    """Floating-point operations of one step, forward and backward, counted without computing anything.
+    """The floating-point operations of a step, forward and backward, counted without computing them.
 
-    Attention is counted as its matrix products: the ones that a flash kernel does again in the backward pass are no
-    part of the model.
+    Attention counts with its matrix products, without those that a flash kernel repeats in the backward pass.
     """
     from diffusers import UNet2DConditionModel
 
@@ -427,7 +275,7 @@ def flops(task: Task, folder: Path) -> int:
 
 
 def machine() -> tuple[str, str, dict[str, float]]:
-    """The device's kind and name, and by precision the FLOP/s of its fastest square matrix product."""
+    """The kind and name of the device, and by precision the FLOP/s of its fastest square matrix product."""
     device = torch_device()
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     rates = {}

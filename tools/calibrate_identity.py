@@ -1,10 +1,9 @@
-"""Calibrate curate.same_person on people who are known: how many of their own photos and of others' would pass it.
+"""Calibrate curate.same_person on known people: which shares of own photos and of others' photos pass each threshold.
 
     python tools/calibrate_identity.py [--people FOLDER]
 
-FOLDER holds one folder of photos per person. Without it, the people who do not exist in resources/ are taken; they
-drift more from photo to photo than real people do, so that real folders separate better. With your own friends' photos
-the table is about real people.
+FOLDER has one folder of photos per person. By default the people of resources/ are used, who do not exist. Their photos
+differ more from each other than those of real people, so real people are easier to separate.
 """
 
 import argparse
@@ -20,11 +19,12 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness.config import Curate  # noqa: E402
-from likeness.curation import curate, similarity_to_mean  # noqa: E402
-from likeness.identity import decode_embedding  # noqa: E402
-from likeness.manifests import read_table  # noqa: E402
-from likeness.photos import photo_files  # noqa: E402
+from likeness.config.sections import Curate  # noqa: E402
+from likeness.core.manifests import read_table  # noqa: E402
+from likeness.faces.curation import curate  # noqa: E402
+from likeness.faces.identity import decode_embedding  # noqa: E402
+from likeness.faces.subject import similarity_to_mean  # noqa: E402
+from likeness.photos.file_kinds import photo_files  # noqa: E402
 
 THRESHOLDS = np.arange(0.30, 0.75, 0.05)
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def detected(people: Path, models: Path) -> pd.DataFrame:
-    """faces.tsv of all people, by the program that the workflow runs, with a column `person`."""
+    """faces.tsv of all people, made by the workflow's program, with a column `person`."""
     photos = [photo for folder in sorted(people.iterdir()) if folder.is_dir() for photo in photo_files(folder)]
     scripts = ROOT / "scripts"
     fetch = [scripts / "fetch_models.py", "--models", models, "--manifest", models / "models.json"]
@@ -60,27 +60,27 @@ def detected(people: Path, models: Path) -> pd.DataFrame:
         for command in (fetch, [*detect, "--faces", faces]):
             subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
         table = read_table(faces)
-    table = table[table["face"] == "0"].reset_index(drop=True)  # the largest one of each photo
+    table = table[table["face"] == "0"].reset_index(drop=True)  # the largest face of each photo
     return table.assign(person=[Path(photo).parent.name for photo in table["photo"]])
 
 
 def similarities(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine of every photo to the mean of its person's other photos, and of every photo to the mean of each other
-    person: what curation compares with same_person."""
+    """The similarities that curation compares with same_person: of every photo to the mean of its person's other
+    photos, and of every photo to the mean of each other person."""
     vectors = np.stack([decode_embedding(text) for text in table["embedding"]])
     photos = table["photo"].to_numpy()
     own, others = [], []
     for person in table["person"].unique():
-        mine = (table["person"] == person).to_numpy()
-        similarity = similarity_to_mean(vectors, mine, photos)
-        own.append(similarity[mine])
-        others.append(similarity[~mine])
+        is_own = (table["person"] == person).to_numpy()
+        similarity = similarity_to_mean(vectors, is_own, photos)
+        own.append(similarity[is_own])
+        others.append(similarity[~is_own])
     return np.concatenate(own), np.concatenate(others)
 
 
 def folders(table: pd.DataFrame) -> tuple[int, int, int, int]:
-    """Every person as the subject of a folder that also holds one photo of everybody else: own photos dropped as
-    somebody else's, others' photos kept, and how many there were of each."""
+    """Curate one folder per person, which also has one photo of everybody else. Returns the numbers of own photos that
+    were dropped as somebody else's, of others' photos that were kept, and of all own and all others' photos."""
     settings = SimpleNamespace(**Curate(min_photos=1, near_duplicate=0).model_dump())
     first = table.groupby("person").head(1)
     lost = let_in = others = 0
@@ -95,7 +95,7 @@ def folders(table: pd.DataFrame) -> tuple[int, int, int, int]:
 
 
 def equal_error_rate(own: np.ndarray, others: np.ndarray) -> float:
-    """Where as large a share of own photos is lost as of others' is let in."""
+    """The threshold at which the share of own photos that are lost equals the share of others' photos that pass."""
     thresholds = np.linspace(0, 1, 1001)
     lost = np.array([(own < threshold).mean() for threshold in thresholds])
     let_in = np.array([(others >= threshold).mean() for threshold in thresholds])

@@ -1,10 +1,10 @@
-"""Print what each rule would ask SLURM for, and what SLURM says to it; nothing is submitted.
+"""Print the resources that each rule would request from SLURM, and SLURM's answer. No job is submitted.
 
     python tools/check_slurm.py [OPTIONS OF SNAKEMAKE]
 
-The jobs are those of a dry run in which everything runs; the executor plugin's own functions choose the partition and
-write the command. Memory (MB) and minutes are those of the first and the last attempt. The cluster's sbatch gets each
-rule's commands of both with --test-only, and says when and where such a job would start, or why it never would.
+The jobs are those of a dry run of the whole workflow. The functions of the executor plugin choose the partition and
+write the command. Memory (MB) and minutes are those of the first and of the last attempt. For both attempts, the
+cluster's sbatch gets the command with --test-only. It answers when and where the job would start, or why it cannot.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from snakemake_executor_plugin_slurm.partitions import read_partition_file
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import set_gres_string
 
-# A dry run has one core unless told, and would cut every job down to it; a cluster has no such limit.
+# A dry run has one core by default and would limit every job to it; a cluster has no such limit.
 OPTIONS = ["--workflow-profile", "profiles/slurm", "--dry-run", "--forceall", "--cores", str(10**6)]
 COLUMNS = ("rule", "jobs", "partition", "gpus", "cores", "mem_mb", "minutes")
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def planned_jobs(parser, args) -> dict[str, list]:
-    """rule -> its jobs, of a dry run. Ends the program with what Snakemake says if there is none."""
+    """{rule: its jobs} of a dry run. If there is no job, end the program with Snakemake's output."""
     jobs, report = defaultdict(list), dryrun.Executor.run_job
 
     def note(executor, job) -> None:
@@ -60,15 +60,15 @@ def planned_jobs(parser, args) -> dict[str, list]:
         report(executor, job)
 
     dryrun.Executor.run_job = note
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         planned = args_to_api(args, parser)
     if not planned:
-        sys.exit(said.getvalue())
+        sys.exit(output.getvalue())
     return dict(jobs)
 
 
 def command(job, settings) -> str:
-    """The sbatch command of a job as the plugin writes it, but for the log, the name and what is run."""
+    """The sbatch command of a job as the plugin writes it, without the log, the name and the job's own command."""
     account = job.resources.get("slurm_account")
     chooser = SimpleNamespace(
         _partitions=read_partition_file(settings.partition_config),
@@ -88,7 +88,7 @@ def command(job, settings) -> str:
 
 @contextlib.contextmanager
 def attempt(job, number: int) -> Iterator[None]:
-    """Within it a job asks for what it would ask for at attempt `number`."""
+    """Within this context a job has the resources of attempt `number`."""
     job.attempt = number
     try:
         yield
@@ -97,7 +97,7 @@ def attempt(job, number: int) -> Iterator[None]:
 
 
 def row(jobs: Sequence, text: str, last: int) -> tuple[str, ...]:
-    """What COLUMNS name, of the jobs of one rule, the first of which has the command `text`."""
+    """The values of COLUMNS for the jobs of a rule. `text` is the command of the first job."""
     job = jobs[0]
     partition, gpus = (re.search(option, text) for option in (r" -p (\S+)", r" --gpus=(\S+)"))
     with attempt(job, last):
@@ -120,10 +120,10 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def answer(text: str) -> str:
-    """What the cluster says to a command, without the word sbatch in front."""
+    """The cluster's answer to a command, without the leading word sbatch."""
     tried = text.replace("sbatch --parsable", "sbatch --test-only", 1) + " --wrap true"
-    said = subprocess.run(tried, shell=True, capture_output=True, text=True)
-    return (said.stderr or said.stdout).strip().replace("sbatch: ", "")
+    result = subprocess.run(tried, shell=True, capture_output=True, text=True)
+    return (result.stderr or result.stdout).strip().replace("sbatch: ", "")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/config.md and docs/config.schema.json from the models in likeness/config.py: tools/document_config.py"""
+"""Write docs/config.md and docs/config.schema.json from the models in scripts/likeness/config."""
 
 import json
 import sys
@@ -8,30 +8,48 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness.config import json_schema  # noqa: E402
+from likeness.config.sections import json_schema  # noqa: E402
 
 HEAD = """# config.yaml, key by key
 
-Made by `tools/document_config.py` from `scripts/likeness/config.py`. Editors complete and check the file with
-`docs/config.schema.json`. A run may override any key of `train`, `sample` and `select`.
+This page lists every key of `config.yaml`, its default and its meaning. It is made by `tools/document_config.py` from
+`scripts/likeness/config/`. With `docs/config.schema.json` editors complete and check the file. A run may override any
+key of `train`, `sample` and `select`.
 
 ## How it is read
 
-The file is YAML or JSON in UTF-8. Before the first job every mistake is told in a line, with the path of its key, or
-the line of the file where it cannot be read at all. A key twice in one place is a mistake, for only the last would
-count; so are keys that YAML does not read as text (`no:`, `1:`: write them between quotes), tags, Snakemake's YAML
-templates, and aliases that stand for more than 100,000 values. A key that is left empty has its default; where the
-table says "or empty", empty is a value.
+**The file** is YAML or JSON in UTF-8. A key that is left empty has its default. Where the table says "or empty", empty
+is a value of its own. `~` and variables in paths are not replaced.
 
-`--configfile mine.yaml` replaces the subjects and the runs; the other keys of `config.yaml` hold where `mine.yaml` is
-silent. Snakemake itself reads that file first: if it is no YAML, it says so without the line, and a key that stands
-there twice is still found.
+**Mistakes** are reported before the first job, each in one line. The line has the path of the key, or the line of the
+file if the file cannot be read at all. These are mistakes:
 
-Warned about, and run all the same: a setting that does nothing beside another one (a rate of a text encoder that is
-not trained); a trigger that the base model knows (`resources/known_words.txt`, the first words of CLIP's vocabulary)
-or that is the subject's name; a Stable Diffusion of full size without a GPU, with the hours that it takes at least:
-18 core seconds for each picture that is trained on and 14 for each step of drawing at 512 px, as
-[measured](training.md) on AMD EPYC.
+* an unknown key. The message names the key that was probably meant: the nearest key, the same key in another section,
+  or the key for what kohya, ai-toolkit, OneTrainer, A1111 or diffusers call so
+* a key that stands twice in one place, because only the last would count
+* a key that YAML does not read as text (`no:`, `1:`): write it between quotes
+* tags, Snakemake's YAML templates, and aliases that stand for more than 100,000 values
+* numbers that YAML reads in base 8 (`010`) or base 60 (`1:30`)
+* typographic quotes of a word processor
+
+**Other files.** `--configfile mine.yaml` replaces the subjects and the runs. For keys that `mine.yaml` does not have,
+those of `config.yaml` hold. Snakemake itself reads `mine.yaml` first. If that file is not YAML or not UTF-8, Snakemake
+reports it without the line; the same file as `config.yaml` is reported with the line. A key that stands there twice is
+found in both cases. `--config key=value` sets keys of the top level. Within `--config key={...}` Snakemake reads every
+number as text, so write those keys into a file.
+
+**A table of subjects** (`subjects: people.tsv`) has tabs between its cells and is saved as UTF-8. Quotes of a
+spreadsheet, blanks around cells and empty rows do not matter. A mistake in it is reported with its line.
+
+**Warnings** do not stop the run. There is one
+
+* for a setting that has no effect beside another one (a learning rate of a text encoder that is not trained, a
+  bootstrap of one picture)
+* for a trigger that the base model knows (`resources/known_words.txt`, the first words of CLIP's vocabulary), or that
+  is the subject's name
+* for a Stable Diffusion of full size without a GPU. It gives the hours that the run takes at least at 512 px: 18 core
+  seconds for each picture that is trained on, as [measured](training.md) on AMD EPYC, and 14 core seconds for each
+  step of drawing, by the share of FLOPs
 """
 
 

@@ -1,18 +1,18 @@
-"""Write envs/likeness.yaml and envs/likeness-gpu.yaml, and what Snakemake runs after it made them, from the pip lists.
+"""Write envs/likeness.yaml, envs/likeness-gpu.yaml and their post-deploy scripts from the pip lists.
 
-Conda's pip section knows no --no-deps, so the packages of unbundled.txt are installed by a post-deploy script, which
-`snakemake --sdm conda` runs inside the new environment. Run this after every change of a list; a test compares.
+The pip section of a conda file has no --no-deps. So a post-deploy script, which `snakemake --sdm conda` runs in the new
+environment, installs the packages of unbundled.txt. Run this after every change of a list; a test checks it.
 """
 
 from pathlib import Path
 
 ENVS = Path(__file__).resolve().parent.parent / "envs"
-# The Python that the pinned versions were run on.
+# The version of Python with which the pinned versions were tested.
 PYTHON = "3.11"
 
 
 def requirements(name: str) -> list[str]:
-    """The pins of a list in order, without comments; the lists that it includes by -r come where they are named."""
+    """The pins of a list in order, without comments. A list that it includes by -r is inserted at that line."""
     pins = []
     for line in (ENVS / name).read_text().splitlines():
         text = line.partition("#")[0].strip()

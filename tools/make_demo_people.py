@@ -1,9 +1,9 @@
-"""Make resources/people: photos of two people who do not exist; ava's with the traps that real photo folders hold.
+"""Make resources/people: photos of two people who do not exist. Ava's folder has the traps of real photo folders.
 
     python tools/make_demo_people.py PHOTOS_OF_AVA PHOTOS_OF_OTTO resources/people
 
-The photos were drawn once by the face generator of the package random-face (see resources/people/README.md).
-The same input gives the same files.
+The face generator of the package random-face drew the photos (see resources/people/README.md). The same input gives
+the same files.
 """
 
 import argparse
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-CLEAN = 24  # photos; enough to hold a few out and to train on twenty
-SIDE = 512  # px; keeps the repository small, and is four times the demonstration's resolution
+CLEAN = 24  # photos; enough to train on twenty and hold a few out
+SIDE = 512  # px; four times the demonstration's resolution, and small enough for the repository
 QUALITY = 90
-SMALL = 122  # px; below the demonstration's 128, while the face (0.56 of it) stays above curate.min_face
-BLUR = 5  # px; a face 290 px wide out of focus
-DARK = 0.08  # of the light
-FAR = 70  # px; the face, 0.56 of it, stays below curate.min_face
+SMALL = 122  # px; below the demonstration's 128 px, with the face (0.56 of it) above curate.min_face
+BLUR = 5  # px; puts a face 290 px wide out of focus
+DARK = 0.08  # share of the light that is left
+FAR = 70  # px; the face (0.56 of it) is below curate.min_face
 ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def add_traps(subject: list[Image.Image], stranger: list[Image.Image], output: Path) -> None:
-    # Photos of the subject that were not used above, so that each trap is one thing only.
+    # The traps use photos of the subject that were not used above, so that each photo has one trap only.
     rest = iter(subject[CLEAN:])
     sideways(next(rest), output / "sideways_exif.jpg")
     save(next(rest).resize((SMALL, SMALL), Image.Resampling.LANCZOS), output / "needs_upscaling.jpg")
@@ -45,7 +45,7 @@ def add_traps(subject: list[Image.Image], stranger: list[Image.Image], output: P
     cut_short(unreadable, output / "cut_short.jpg")
     save(ImageEnhance.Brightness(subject[7]).enhance(1.05), output / "07_brighter_copy.jpg", quality=80)
     save(stranger[1], output / "somebody_else.jpg")
-    save(side_by_side(unreadable, stranger[7]), output / "two_people.jpg")  # which nothing else shows, then
+    save(side_by_side(unreadable, stranger[7]), output / "two_people.jpg")  # the unreadable photo is in no other file
     last = next(rest)
     save(side_by_side(last, ImageOps.mirror(last)), output / "mirror.jpg")
     save(next(rest).filter(ImageFilter.GaussianBlur(BLUR)), output / "blurred.jpg")
@@ -65,14 +65,14 @@ def save(image: Image.Image, path: Path, quality: int = QUALITY, **options) -> N
 
 
 def sideways(image: Image.Image, path: Path) -> None:
-    """Stored as a phone held upright stores it: the pixels lie on their side, the EXIF says how to turn them."""
+    """Save a photo as an upright phone does: the pixels are rotated, and the EXIF has the orientation."""
     exif = Image.Exif()
-    exif[ORIENTATION] = 6  # turn clockwise to show
+    exif[ORIENTATION] = 6  # to be rotated clockwise for display
     save(image.transpose(Image.Transpose.ROTATE_90), path, exif=exif)
 
 
 def transparent(image: Image.Image, path: Path) -> None:
-    """A cut-out: the corners are transparent. Smaller, because PNG files are large."""
+    """Save a cut-out with transparent corners, smaller than the others because PNG files are large."""
     image = image.resize((SIDE * 5 // 8, SIDE * 5 // 8), Image.Resampling.LANCZOS)
     mask = Image.new("L", image.size, 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, image.width - 1, image.height - 1), radius=image.width // 4, fill=255)
@@ -81,7 +81,7 @@ def transparent(image: Image.Image, path: Path) -> None:
 
 
 def cut_short(image: Image.Image, path: Path) -> None:
-    """A copy that was broken off half-way."""
+    """Save a file whose copying was interrupted half-way."""
     save(image, path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -95,14 +95,14 @@ def side_by_side(left: Image.Image, right: Image.Image) -> Image.Image:
 
 
 def far_away(image: Image.Image) -> Image.Image:
-    """A poster in a landscape, as small as somebody at the other end of a field."""
+    """A landscape with a poster as small as a person at the other end of a field."""
     picture = landscape()
     picture.paste(image.resize((FAR, FAR), Image.Resampling.LANCZOS), (120, 190))
     return picture
 
 
 def landscape() -> Image.Image:
-    """A sky, a sun, two rows of hills."""
+    """A landscape with a sky, a sun and two rows of hills."""
     image = Image.new("RGB", (SIDE, SIDE * 2 // 3))
     draw = ImageDraw.Draw(image)
     for y in range(image.height):

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What pip cannot bring. faces: the graphics libraries that mediapipe loads even when it computes on the CPU; without
-# them nothing works, so this ends with status 1. browser: Chromium, with which the tests open the report. slurm: the
+# What pip cannot bring. faces: the graphics libraries that mediapipe and OpenCV load even when they compute on the CPU;
+# without them nothing works, so this ends with status 1. browser: Chromium, with which the tests open the report. slurm: the
 # daemons of a cluster, which the tests start. Without these two their tests are skipped, so this only says so.
 # What is missing is installed where that needs no question (root on Debian or Ubuntu; for slurm also without systemd,
 # which would start its services), else the command is printed.
@@ -10,8 +10,8 @@ is_there() {
     case "$1" in
     faces) [ "$(uname -s)" != Linux ] || .venv/bin/python -c '
 import ctypes
-ctypes.CDLL("libEGL.so.1")
-ctypes.CDLL("libGLESv2.so.2")' 2>/dev/null ;;
+for library in ("libEGL.so.1", "libGLESv2.so.2", "libGL.so.1", "libgthread-2.0.so.0"):
+    ctypes.CDLL(library)' 2>/dev/null ;;
     browser) command -v chromedriver >/dev/null ;;
     slurm) for program in munged mariadbd slurmdbd slurmctld slurmd sbatch; do
         command -v "$program" >/dev/null || return 1
@@ -21,7 +21,8 @@ ctypes.CDLL("libGLESv2.so.2")' 2>/dev/null ;;
 }
 
 case "$1" in
-faces) what="libEGL and libGLESv2, which face detection needs" debian="libegl1 libgles2" fedora="libglvnd-egl libglvnd-gles" arch=libglvnd ;;
+faces) what="libEGL, libGLESv2, libGL and GLib, which face detection needs" debian="libegl1 libgles2 libgl1 libglib2.0-0"
+    fedora="libglvnd-egl libglvnd-gles libglvnd-glx glib2" arch="libglvnd glib2" ;;
 browser) what="Chromium and its driver, which the tests of the report need" debian="chromium chromium-driver" fedora="chromium chromedriver" arch=chromium ;;
 *) what="SLURM, munge and MariaDB, which the tests on a cluster need" debian="slurmctld slurmd slurm-client slurmdbd munge mariadb-server" fedora="slurm slurm-slurmctld slurm-slurmd slurm-slurmdbd munge mariadb-server" arch="" ;;
 esac

@@ -3,6 +3,6 @@
 The library knows no Snakemake: every function takes plain values and paths.
 """
 
-from likeness.imports import start_sooner
+from likeness.core.imports import start_sooner
 
 start_sooner()

@@ -1,11 +1,11 @@
-"""A real SLURM cluster on this one machine, for tests; only root can start it.
+"""A real SLURM cluster on one machine, for tests. Only root can start it.
 
     c1      8 cores                       partition batch
-    g1, g2  8 cores, 2 simulated GPUs     partition accel, and urgent, whose jobs take the place of accel's
+    g1, g2  8 cores, 2 simulated GPUs     partition accel; and urgent, whose jobs preempt accel's
 
-The nodes are three slurmd on this machine, a GPU is an empty file: SLURM counts them and deals them out as it does real
-ones, and nothing can compute on them. Every daemon runs in the foreground and is known by its process; the kernel ends
-it should this process be killed.
+The nodes are three slurmd processes on this machine. A GPU is an empty file: SLURM counts and allocates it like a real
+one, but nothing can compute on it. Every daemon runs in the foreground and is identified by its process. If this
+process is killed, the kernel ends the daemons.
 """
 
 import fcntl
@@ -21,21 +21,22 @@ from typing import NamedTuple
 
 from waiting import wait_for
 
-# Where Debian's SLURM looks. Not elsewhere by SLURM_CONF: the executor plugin takes that out of a job's environment.
+# The configuration folder of Debian's SLURM. SLURM_CONF cannot point elsewhere, because the executor plugin removes it
+# from the environment of a job.
 CONFIG = Path("/etc/slurm")
 OURS = "# written by tests/slurm/cluster.py\n"
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "setpriv")
 NODES = ("c1", "g1", "g2")
 DATABASE_PORT = 17010
 
-# Waiting times are as short as a test wants them; each comment says what a cluster has.
+# The waiting times are short for the tests. Each comment has the usual value of a cluster.
 SLURM_CONF = """
 ClusterName=likeness
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort=17000
 SlurmUser=root
 AuthType=auth/munge
-# How long a requeued job waits: 120 s.
+# Time that a requeued job waits: 120 s.
 AuthInfo=cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -43,7 +44,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmdParameters=config_overrides
 ReturnToService=2
-# How long it knows of jobs that have ended: 300 s.
+# Time for which ended jobs are known: 300 s.
 MinJobAge=3600
 EnforcePartLimits=ALL
 MailProg=/bin/true
@@ -55,7 +56,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 # From SIGTERM to SIGKILL: 30 s.
 KillWait=15
-# Until a silent node is down: 300 s.
+# Time until a silent node counts as down: 300 s.
 SlurmdTimeout=15
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
@@ -84,7 +85,7 @@ StorageUser=root
 
 
 def why_not() -> str:
-    """Why no cluster can be started here; empty if it can."""
+    """The reason why no cluster can be started here; empty if one can."""
     missing = [program for program in PROGRAMS if not shutil.which(program)]
     if missing:
         return f"{', '.join(missing)} not found; run tools/system_libraries.sh slurm"
@@ -104,7 +105,8 @@ class Cluster:
         self.lock = open("/run/likeness-test-cluster", "w")  # noqa: SIM115 - held until `stop`
 
     def start(self) -> None:
-        """Every daemon, until all nodes wait for jobs. One cluster at a time: its names and ports are fixed."""
+        """Start every daemon and wait until all nodes are idle. Only one cluster can run, because names and ports are
+        fixed."""
         wait_for("the end of another cluster of these tests", self.is_only_one, seconds=1800)
         self.configure()
         if subprocess.run(["munge", "-n"], capture_output=True).returncode:
@@ -114,9 +116,9 @@ class Cluster:
         self.daemon(
             "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}/database",
             f"--socket={self.folder}/database.sock", f"--pid-file={self.folder}/database.pid",
-            # On this machine's own address, for whoever is on it: the tests' jobs are no secret.
+            # Every user of this machine can connect; the jobs of the tests are not secret.
             "--skip-grant-tables", "--bind-address=127.0.0.1", f"--port={DATABASE_PORT}",
-            # Small and careless: it lives for minutes.
+            # A small database without safe writes, because it lives for minutes.
             "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0",
         )  # fmt: skip
         wait_for("MariaDB", lambda: answers("mariadb-admin", f"--socket={self.folder}/database.sock", "ping"))
@@ -139,7 +141,7 @@ class Cluster:
             (self.folder / name).mkdir()
         for gpu in range(2):
             (self.folder / f"gpu{gpu}").touch()
-        # With control groups a signal reaches only what a job's step began with; without them, everything in it.
+        # With control groups a signal reaches only the first process of a job's step; without them, all processes.
         groups = os.access("/sys/fs/cgroup/freezer", os.W_OK)
         names = {
             "folder": self.folder,
@@ -155,7 +157,7 @@ class Cluster:
             "cgroup.conf": "CgroupAutomount=no\n",
         }.items():
             (CONFIG / name).write_text(OURS + text.format(**names))
-            (CONFIG / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd insists
+            (CONFIG / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd requires it
         subprocess.run(
             ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={self.folder}/database",
              "--skip-test-db", "--skip-name-resolve"],
@@ -163,7 +165,7 @@ class Cluster:
         )  # fmt: skip
 
     def daemon(self, name: str, *command: str, user: str = "root") -> None:
-        """Start a daemon that ends with this process, its output in a file of its name."""
+        """Start a daemon that ends with this process and writes its output into a file of its name."""
         rights = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         with open(self.folder / f"{name}.out", "a") as output:
             self.daemons[name] = subprocess.Popen(
@@ -179,12 +181,12 @@ class Cluster:
         self.daemon(f"slurmd.{node}", "slurmd", "-D", "-N", node)
 
     def kill(self, daemon: str) -> None:
-        """SIGKILL, as when the machine under a daemon fails; the jobs that it started go on."""
+        """Send SIGKILL to a daemon, as if its machine failed; the jobs that it started continue."""
         self.daemons[daemon].kill()
         self.daemons.pop(daemon).wait()
 
     def stop(self) -> None:
-        """Cancel every job and end every daemon, those first that were started last."""
+        """Cancel every job and end every daemon, the last started first."""
         if answers("scancel", "--user=root"):
             wait_for("the end of all jobs", lambda: not output("squeue", "--noheader"))
         for name in reversed(list(self.daemons)):
@@ -195,7 +197,7 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        shutil.rmtree(self.folder / "database", ignore_errors=True)  # 150 MB, which pytest would keep for three runs
+        shutil.rmtree(self.folder / "database", ignore_errors=True)  # pytest would keep its 150 MB for three runs
         for config in CONFIG.glob("*.conf"):
             if config.read_text().startswith(OURS):
                 config.unlink()
@@ -204,8 +206,8 @@ class Cluster:
 
 @contextmanager
 def started_cluster(folder: Path, account: str) -> Iterator[Cluster]:
-    """A cluster on which root has an account, stopped at the end, also if this process is terminated: else it would be
-    left behind, its jobs running."""
+    """A cluster with an account for root. It is stopped at the end, also if this process is terminated; otherwise it
+    would stay with its jobs running."""
     cluster = Cluster(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -218,7 +220,7 @@ def started_cluster(folder: Path, account: str) -> Iterator[Cluster]:
 
 
 class Job(NamedTuple):
-    """A job by its accounting; `rule` is the one that it is of."""
+    """A job as in SLURM's accounting. `rule` is the Snakemake rule of the job."""
 
     number: str
     rule: str
@@ -228,11 +230,11 @@ class Job(NamedTuple):
     node: str
     minutes: int
     requested: dict[str, str]
-    """What was asked for: cpu, mem, gres/gpu."""
+    """The requested resources: cpu, mem, gres/gpu."""
 
 
 def jobs(folder: Path) -> list[Job]:
-    """Every job that the workflow in a folder ever submitted, in that order."""
+    """All jobs that the workflow in a folder has submitted, in the order of submission."""
     columns = "WorkDir,JobIDRaw,Comment,State,Account,Partition,NodeList,TimelimitRaw,ReqTRES"
     rows = output("sacct", "--allocations", "--parsable2", "--noheader", "--format", columns).splitlines()
     found = []
@@ -245,14 +247,14 @@ def jobs(folder: Path) -> list[Job]:
 
 
 def running(rule: str) -> tuple[str, str]:
-    """The number and the node of the job of a rule that runs."""
+    """The number and the node of the running job of a rule."""
     rows = output("squeue", "--noheader", "--states=RUNNING", "--format=%A %N %k").splitlines()
     (found,) = [row.split()[:2] for row in rows if f"rule_{rule}_" in row]
     return tuple(found)
 
 
 def output(*command: str) -> str:
-    """What a program prints. Raises CalledProcessError if it fails, TimeoutExpired if it does not end."""
+    """The output of a program. Raises CalledProcessError if it fails, TimeoutExpired if it does not end."""
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
 
 
@@ -261,5 +263,5 @@ def answers(*command: str) -> bool:
 
 
 def states() -> list[str]:
-    """The states that nodes are in."""
+    """The states of the nodes."""
     return sorted(set(output("sinfo", "--noheader", "--format=%T").split()))

@@ -8,19 +8,19 @@ import yaml
 
 from project import Project
 
-# What a user of this cluster changes in profiles/slurm: the account, the names of the partitions, the model of GPU.
+# The changes of profiles/slurm for this cluster: the account, the names of the partitions, the model of GPU.
 ACCOUNT = "lab"
 PARTITIONS = {"cpu": "batch", "gpu": "accel"}
 MODEL = "toy"
 
-# The name of a project's folder; it has what means something to a shell.
+# The name of a project's folder. It contains characters with a meaning for the shell.
 FOLDER = "the lab & ava in $HOME"
 
 LAUNCHER = Path(__file__).with_name("snakemake_soon.py")
 
 
 def write_profile(folder: Path, without_gpu: Iterable[str] = ()) -> None:
-    """Change profiles/slurm in a project for this cluster; the rules `without_gpu` ask for none."""
+    """Change profiles/slurm in a project for this cluster. The rules `without_gpu` request no GPU."""
     profile, partitions = (yaml.safe_load((folder / name).read_text()) for name in ("profile.yaml", "partitions.yaml"))
     profile["default-resources"]["slurm_account"] = ACCOUNT
     for rule, resources in profile["set-resources"].items():
@@ -31,9 +31,9 @@ def write_profile(folder: Path, without_gpu: Iterable[str] = ()) -> None:
 
 
 class ClusterProject(Project):
-    """Its Snakemake submits by profiles/slurm, in which a user has written what is theirs. Simulated GPUs compute
-    nothing: the trainer is told to use the CPU of the node that it is sent to, what else needs a GPU asks for none. Its
-    Python is in its folder, as a user's is.
+    """A project whose Snakemake submits by profiles/slurm, changed for this cluster. Simulated GPUs cannot compute, so
+    the trainer uses the CPU of its node, and the other rules request no GPU. The project's Python is in its folder, as
+    a user's is.
     """
 
     on_cluster = True

@@ -1,4 +1,4 @@
-"""One cluster for all tests of this folder, and the table of what it did to a training."""
+"""One cluster for all tests of this folder, and the table of faults of a training."""
 
 import os
 import re
@@ -21,7 +21,7 @@ HEAD = "| what happens | what becomes of the training | what you do | what the t
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory, pytestconfig) -> Iterator[Cluster]:
     if reason := why_not():
-        # Where the whole is judged, and where a table is to be written, what was not tested has not passed.
+        # If all tests run or the table is written, a fault that was not tested counts as failed.
         wanted = "CI" in os.environ or pytestconfig.getoption("--fault-table")
         (pytest.fail if wanted else pytest.skip)(reason)
     with started_cluster(tmp_path_factory.mktemp("cluster"), ACCOUNT) as cluster:
@@ -52,7 +52,7 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config) -> None:
-    """On what was tested: where control groups are not there, a signal reaches more than it does with them."""
+    """A note about the tested system: without control groups, a signal reaches more processes than with them."""
     if TESTED_ON not in config.stash:
         return
     terminalreporter.write_line(config.stash[TESTED_ON])

@@ -1,6 +1,7 @@
-"""snakemake, asking SLURM every second how its jobs are.
+"""Runs snakemake so that it checks the state of its jobs every second.
 
-The plugin asks ever more rarely, up to every three minutes, without an option against that; a test's jobs take seconds.
+The plugin increases the time between checks up to three minutes, without an option against it. The jobs of tests take
+seconds.
 """
 
 from snakemake.cli import main

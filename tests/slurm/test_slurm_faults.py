@@ -17,12 +17,15 @@ from cluster_project import FOLDER, ClusterProject
 from training_in_project import (
     TRAINED,
     assert_as_if_nothing_had_happened,
+    begun,
     epochs_trained,
     forget,
+    held,
     log,
     prepare,
     trainer,
     trainers,
+    wait_for_word,
 )
 from waiting import wait_for
 
@@ -92,28 +95,6 @@ def seen(project, before: int) -> str:
     resumed = f"went on after step {', '.join(steps)}" if steps else "was never interrupted"
     trained = epochs_trained(project)
     return f"jobs: {', '.join(ended)}. It {resumed}; {len(trained)} epochs trained, each once; the same bytes"
-
-
-def begun(project) -> tuple[subprocess.Popen, psutil.Process]:
-    """A Snakemake and its trainer, which trains."""
-    head = project.start(TRAINED)
-    return head, trainer(project)
-
-
-def held(project) -> tuple[subprocess.Popen, psutil.Process]:
-    """The same with the trainer suspended, so that it is not done before what is to happen has happened."""
-    head, training = begun(project)
-    training.suspend()
-    return head, training
-
-
-def wait_for_word(project, pattern: str) -> None:
-    """Until the trainer says it: in its own log, because srun forwards nothing of a job that is being ended."""
-
-    def said() -> bool:
-        return log(project).exists() and bool(re.search(pattern, log(project).read_text()))
-
-    wait_for(pattern, said, by=project.head)
 
 
 def slurm_logs(project) -> str:
@@ -202,7 +183,7 @@ def test_preempted(project, assert_well_ended):
 
 @pytest.mark.fault(
     "its node's slurmd dies, and SLURM starts the job on another node while the first trainer still runs",
-    "the second waits for the first one's lock, and takes what it made",
+    "the second trainer waits until the first one ends, and takes the epochs that the first one made",
     "nothing",
 )
 def test_slurmd_killed(cluster, project, assert_well_ended):
@@ -222,7 +203,7 @@ def test_slurmd_killed(cluster, project, assert_well_ended):
 
 @pytest.mark.fault(
     "its node is drained",
-    "it runs on; what comes goes to other nodes",
+    "it runs on; SLURM starts later jobs on other nodes",
     "nothing",
 )
 def test_node_drained(project, assert_well_ended):
@@ -241,7 +222,7 @@ def test_node_drained(project, assert_well_ended):
 
 @pytest.mark.fault(
     "slurmctld is killed and started again",
-    "it runs on; Snakemake asks again",
+    "it runs on; Snakemake asks SLURM again for the job's state",
     "nothing",
 )
 def test_slurmctld_restarted(cluster, project, assert_well_ended):
@@ -270,8 +251,8 @@ def test_second_snakemake(project, assert_well_ended):
 
 @pytest.mark.fault(
     "Snakemake itself is killed (`kill -9`, the login node)",
-    "the job runs on, no Snakemake knows of it",
-    "give the same command again; the new job waits for the old one and takes what it made",
+    "the job runs on, and no Snakemake waits for it",
+    "give the same command again; the new job waits until the old one ends, and takes the epochs that the old one made",
 )
 def test_snakemake_killed_and_started_again(project, assert_well_ended):
     """Its job runs on. The next Snakemake knows nothing of it and submits another, which waits for the first one's end

@@ -1,9 +1,9 @@
-"""Choose the drawn faces that the base model learns: who is like the people of the demonstration is left out.
+"""Choose the drawn faces for the base model's training, without faces that are like the demonstration's people.
 
     python tools/base/choose_faces.py FACES MODELS [--threads 2]
 
-FACES is what draw_faces.py and name_faces.py wrote, MODELS what scripts/fetch_models.py fetched. Writes
-FACES/faces.tsv: one row per picture with exactly one face that is like nobody in resources/people.
+FACES is the folder of draw_faces.py and name_faces.py, MODELS the folder of scripts/fetch_models.py. The program writes
+FACES/faces.tsv, with a row for each picture that has exactly one face which is like nobody in resources/people.
 """
 
 import argparse
@@ -17,13 +17,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness import cli, images, manifests  # noqa: E402
-from likeness.faces import Detector  # noqa: E402
-from likeness.identity import Recogniser, similarity  # noqa: E402
+from likeness.core import cli, manifests  # noqa: E402
+from likeness.faces.detection import Detector  # noqa: E402
+from likeness.faces.identity import Recogniser, similarity  # noqa: E402
+from likeness.photos import images  # noqa: E402
 
 COLUMNS = ["face", "noun", "age", "nearest"]
-# What tools/calibrate_identity.py found for single pictures of such people. The least that one of ava's own photos has
-# to her mean is 0.63, and the most that one of the twelve strangers has is 0.42.
+# The threshold of tools/calibrate_identity.py for single pictures of such people. The similarity of ava's own photos to
+# her mean is at least 0.63; that of the twelve strangers is at most 0.42.
 SAME_PERSON = 0.45
 
 
@@ -33,14 +34,14 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    mine = threading.local()
+    thread_data = threading.local()
     loading = threading.Lock()
 
     def measured(image: np.ndarray) -> tuple[list[dict], np.ndarray | None]:
-        if not hasattr(mine, "models"):
+        if not hasattr(thread_data, "models"):
             with loading:
-                mine.models = Detector(args.models), Recogniser(args.models)
-        detector, recogniser = mine.models
+                thread_data.models = Detector(args.models), Recogniser(args.models)
+        detector, recogniser = thread_data.models
         rows = detector.faces(image)
         return rows, recogniser.embedding(image, rows[0]) if rows else None
 
@@ -59,13 +60,16 @@ def main() -> None:
             return None
         return name | {"nearest": round(max(similarity(embedding, other) for other in people), 3)}
 
-    found = [row for _, row in cli.mapped(compared, names, args.threads, desc="faces", unit="face") if row]
-    kept = [row for row in found if row["nearest"] < SAME_PERSON]
-    manifests.write_table(args.faces / "faces.tsv", kept, COLUMNS)
-    nearest = max(row["nearest"] for row in kept)
-    print(f"{len(names)} faces, {len(names) - len(found)} of them not exactly one face")
-    print(f"{len(found) - len(kept)} left out as like one of the {len(people)} people of the demonstration")
-    print(f"{len(kept)} kept, the most alike at {nearest} (limit {SAME_PERSON})")
+    single_faces = [
+        row for _, row in cli.map_in_threads(compared, names, args.threads, desc="faces", unit="face") if row
+    ]
+    chosen = [row for row in single_faces if row["nearest"] < SAME_PERSON]
+    manifests.write_table(args.faces / "faces.tsv", chosen, COLUMNS)
+    nearest = max(row["nearest"] for row in chosen)
+    print(f"{len(names)} faces, {len(names) - len(single_faces)} of them without exactly one face")
+    left_out = len(single_faces) - len(chosen)
+    print(f"{left_out} left out because they are like one of the {len(people)} people of the demonstration")
+    print(f"{len(chosen)} kept, with a similarity of at most {nearest} (limit {SAME_PERSON})")
 
 
 if __name__ == "__main__":

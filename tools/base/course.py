@@ -1,4 +1,4 @@
-"""What both parts of the base model are trained with: the pictures, and a loop that goes on where it was stopped."""
+"""The pictures and the training loop of both parts of the base model. A stopped training can be resumed."""
 
 import csv
 import os
@@ -15,16 +15,16 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from likeness.devices import is_emulated  # noqa: E402
+from likeness.core.devices import is_emulated  # noqa: E402
 
 SIDE = 128  # px, of the base model's pictures
-ZOOM = 0.9  # the least share of a drawn face's side that is shown: crops differ in how tight they are
+ZOOM = 0.9  # the least share of a picture's side that is shown, because crops of photos differ in tightness
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 SAVE_EVERY = 200  # steps; two to four minutes on two cores
 WARM_UP = 200  # steps
-FALL = 0.2  # the last share of the steps, in which the rate falls to nothing: what noise it leaves is learned away
-CLIP = 1.0
+FALL = 0.2  # share of the steps, at the end, in which the learning rate falls to 0, to reduce the noise of the weights
+CLIP = 1.0  # largest norm of the gradients
 
 
 def trained(
@@ -38,8 +38,8 @@ def trained(
 ) -> torch.nn.Module:
     """The model's moving average after `steps` steps of AdamW at a rate that is constant, then falls.
 
-    `loss_of(step)` computes the loss of a step, its randomness drawn from the step's number: a run that goes on from
-    `state` ends as one that was never stopped. Beside it stands a table of the mean loss between two saves.
+    `loss_of(step)` computes the loss of a step, with random numbers seeded by the step. So a training that is resumed
+    from the file `state` ends like one that was never stopped. A table beside it has the mean loss between two saves.
     """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
@@ -83,12 +83,14 @@ def trained(
 
 
 def half_precision() -> torch.autocast:
-    """bf16 is 1.4 to 1.7 times as fast as fp32 on a processor that has instructions for it, and else far slower."""
+    """Autocast to bf16 if the processor has instructions for it. It is then 1.4 to 1.7 times as fast as fp32, otherwise
+    much slower."""
     return torch.autocast(DEVICE.type, torch.bfloat16, enabled=not is_emulated("bf16", DEVICE))
 
 
 def picture(face: Path, top: float = 0, left: float = 0, side: float = 1, mirrored: bool = False) -> torch.Tensor:
-    """A square part of a drawn face, given in shares of its side: float32 (3, SIDE, SIDE), -1 to 1."""
+    """A square part of a drawn face, float32 (3, SIDE, SIDE), -1 to 1. `top`, `left` and `side` are shares of its
+    side."""
     image = cv2.imread(str(face))[:, :, ::-1]
     top, left, side = (round(value * len(image)) for value in (top, left, side))
     part = image[top : top + side, left : left + side]

@@ -1,12 +1,13 @@
-"""Draw the faces that the demonstration's base model learns: people who do not exist, one picture of each.
+"""Draw the training faces of the demonstration's base model: one picture each of people who do not exist.
 
     python tools/base/draw_faces.py FOLDER --count 10000
 
-Runs in the environment that make_base.sh makes for it: the generator's package does not run on a current OpenVINO, only
-its networks are used.
+The program runs in an environment that make_base.sh makes. It uses only the networks of the generator's package, whose
+code does not run on a current OpenVINO.
 
-Writes styles.npy, float32 (count, 512), and 000000.jpg and so on, 256 px. Goes on where it was stopped. The package is
-Apache-2.0; its generator (MobileStyleGAN) was distilled from a StyleGAN2 trained on FFHQ: for demonstrations only.
+It writes styles.npy, float32 (count, 512), and the pictures 000000.jpg and so on, 256 px. If it was stopped, it
+continues with the missing pictures. The package has the licence Apache-2.0. Its generator (MobileStyleGAN) was
+distilled from a StyleGAN2 trained on FFHQ, so it is for demonstrations only.
 """
 
 import argparse
@@ -19,10 +20,12 @@ import numpy as np
 import openvino
 from tqdm import tqdm
 
-# Seed 1 draws the people of the demonstration and of the calibration, 7 the strangers of the identity floor.
+# Other seeds in use: 1 for the people of the demonstration and the calibration, 7 for the strangers.
 SEED = 2026
-SIDE = 256  # px: twice the base model's, so that a part of a picture is as sharp as that wants it
-TRUNCATION = 0.8  # of the way from the mean face: variety against broken faces; the demonstration's people have 0.7
+SIDE = 256  # px; twice the base model's size, so that a part of a picture is sharp enough
+# The distance from the mean face: larger values give more variety and more broken faces. The demonstration's people
+# have 0.7.
+TRUNCATION = 0.8
 QUALITY = 95
 
 
@@ -34,7 +37,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     networks = Path(importlib.util.find_spec("random_face").origin).parent / "data"
     core = openvino.Core()
-    # float32: its pictures are the same on processors with and without bf16, and it was not slower.
+    # In float32 the pictures are the same on processors with and without bf16, at the same speed.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     mapping, synthesis = (
         core.compile_model(str(networks / f"{name}Network.xml"), "CPU", exact) for name in ("Mapping", "Synthesis")
@@ -50,7 +53,8 @@ def main() -> None:
 
 
 def mean_noise() -> np.ndarray:
-    """Always the same people, so that another count changes no face: float32 (1000, 512)."""
+    """The noise for the mean face, float32 (1000, 512). It does not depend on the count, so that no face depends on
+    it."""
     return np.random.RandomState(SEED - 1).normal(size=(1000, 512)).astype(np.float32)
 
 

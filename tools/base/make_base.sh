@@ -1,18 +1,19 @@
 #!/bin/bash
-# Make resources/base, the demonstration's base model, from nothing: draw faces, name and choose them, train.
+# Make resources/base, the demonstration's base model, from nothing: draw faces, label and choose them, and train.
 #
 #     tools/base/make_base.sh FOLDER [FACES] [VAE_STEPS] [UNET_STEPS]
 #
-# Needs the environment of `make env`. FOLDER takes the faces and the states of the trainings (1 GB); called again, it
-# goes on where it was stopped, and more faces or steps go on from those that are there.
+# Needs the environment of `make env`. FOLDER is for the faces and the states of the trainings (1 GB). A stopped call
+# can be resumed. With more faces or steps, the faces and steps that exist are used.
 set -euo pipefail
-work=${1:?"which folder may take the faces and the states?"}
+work=${1:?"give a folder for the faces and the states"}
 faces=${2:-10000} vae_steps=${3:-20000} unet_steps=${4:-60000}
 here=$(dirname "${BASH_SOURCE[0]}")
 python=$here/../../.venv/bin/python
 mkdir -p "$work"
 
-# The generator's package does not run on a current OpenVINO; only its networks are used, from an environment apart.
+# The code of the generator's package does not run on a current OpenVINO. Only its networks are used, in an
+# environment of their own.
 if [ ! -e "$work/generator/installed" ]; then
     "$python" -m venv "$work/generator"
     "$work/generator/bin/pip" install --no-deps random-face==2021.7.21.1

@@ -1,12 +1,12 @@
-"""Say of every drawn face whether it is a woman's, a man's or a child's, and who of them is old.
+"""Label every drawn face as a woman, man, child or person, and as old or not.
 
     python tools/base/name_faces.py FACES
 
-Runs in the environment of draw_faces.py. FACES is what that wrote; writes FACES/names.tsv.
+The program runs in the environment of draw_faces.py. FACES is the folder of draw_faces.py. It writes FACES/names.tsv.
 
-328 of the first 360 faces were labelled by eye (labels.tsv; the others were unclear). A face's style tells the rest by
-logistic regression. In ten-fold cross-validation it was sure of 92 %, 91 % and 90 %, of which 98.5 % of women and men,
-96.3 % of children and others, and 93.4 % of old and young were right.
+328 of the first 360 faces were labelled by eye (labels.tsv); the others were unclear. Logistic regression on the styles
+labels all faces. In ten-fold cross-validation it was sure of 92 % (woman or man), 91 % (child or not) and 90 % (old or
+not) of the faces; of these, 98.5 %, 96.3 % and 93.4 % were right.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 LABELS = Path(__file__).with_name("labels.tsv")
-REGULARISATION = 0.1  # C: of 0.001 to 0.1 the one that is sure of most
-SURE = 0.7
+REGULARISATION = 0.1  # C; of the values 0.001 to 0.1 it is sure of most faces
+SURE = 0.7  # least probability of a label
 
 
 def main() -> None:
@@ -40,14 +40,14 @@ def main() -> None:
 
 
 def probability(styles: np.ndarray, rows: list[dict], labels: list[bool]) -> np.ndarray:
-    """Of every face, that it has the label that these rows have."""
+    """The probability of a label for every face, learned from `rows` with `labels`."""
     model = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=2000)
     model.fit(styles[[int(row["face"]) for row in rows]], labels)
     return model.predict_proba(styles)[:, 1]
 
 
 def noun(child: float, woman: float) -> str:
-    """What is said of a face when that much is sure; else it is a person's."""
+    """The noun for a face by the probabilities of child and woman; "person" if they are not sure."""
     if child >= SURE:
         return "child"
     if child > 1 - SURE or 1 - SURE < woman < SURE:

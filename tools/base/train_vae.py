@@ -1,11 +1,11 @@
-"""Make the base model's autoencoder of the drawn faces, and write it as diffusers does.
+"""Train the base model's autoencoder on the drawn faces, and write it as diffusers does.
 
     python tools/base/train_vae.py FACES OUTPUT --steps 6000
 
-The encoder is not trained but written: latents are the principal components of 8 x 8 px, had in seconds, from which a
-face's pixels come back with 28 dB. Trained from nothing on two cores it was still grey after half an hour. Only the
-decoder is trained, so a better one fits the U-Net that is there. FACES is what draw_faces.py wrote. The state beside
-OUTPUT lets a stopped run go on.
+The encoder is not trained. Its weights are computed in seconds, so that the latents are the principal components of
+patches of 8 x 8 px; from these the pixels of a face can be restored with 28 dB. An encoder that was trained on two
+cores still gave grey pictures after half an hour. Only the decoder is trained, so a better decoder can be used with the
+same U-Net. FACES is the folder of draw_faces.py. A stopped training resumes from the state beside OUTPUT.
 """
 
 import argparse
@@ -14,26 +14,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from course import DEVICE, SIDE, ZOOM, picture, trained
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 
-PATCH = 8  # px: what one latent pixel stands for
-# SD has 4. Of 40 faces redrawn from their components alone, the similarity to themselves (SFace) was 0.48 with 4, 0.75
-# with 8, 0.83 with 12 and 0.90 with 16; two photos of one person have about 0.67.
+from course import DEVICE, SIDE, ZOOM, picture, trained
+
+PATCH = 8  # px of a picture per latent pixel
+# SD has 4. 40 faces were restored from their components alone. Their similarity to the original (SFace) was 0.48 with 4
+# components, 0.75 with 8, 0.83 with 12 and 0.90 with 16; two photos of one person have about 0.67.
 LATENT_CHANNELS = 12
 GROUPS = 8
 MEASURED_PICTURES = 1000
-# Components differ a hundredfold in variance. Scaled to its square root the small ones are neither drowned in the noise
-# of nearly all timesteps, nor do they count as much as the large ones. Together they have this spread, with which all
-# of them stay on the straight part of SiLU (LIFT).
+# The variances of the components differ by a factor of 100. Each component is scaled so that its new variance is the
+# square root of the old one: the small ones are not lost in the noise of nearly all timesteps, and the large ones still
+# count more. SPREAD is the standard deviation of all of them together. With it, all stay on the linear part of SiLU
+# (LIFT).
 SPREAD = 0.75
-# What the U-Net sees of it. With 1 a picture's mean brightness has 0.7 of the noise's power in the last timestep: the
-# seed would decide on light and layout, and a prompt's "dark background" come too late (Lin et al. 2024).
+# The factor on the latents for the U-Net. With 1, a picture's mean brightness would have 0.7 of the power of the noise
+# in the last timestep. The seed would then decide light and layout, and "dark background" in a prompt would have no
+# effect (Lin et al. 2024).
 SCALING_FACTOR = 0.5
-POSTERIOR = 0.05  # the latents' own spread; the decoder learns to live with it
-# The constants that normalisation is given beside the latents, and what lifts these onto the straight part of SiLU.
+POSTERIOR = 0.05  # the std of a latent; the decoder is trained with it
+# LARGE are constants that are normalised together with the latents; LIFT moves the latents to the linear part of SiLU.
 LARGE, LIFT = 100.0, 10.0
 
 BATCH = 8
@@ -41,8 +44,8 @@ LEARNING_RATE = 1e-3
 EMA_DECAY = 0.998
 EDGES = 0.5
 COLOURS = 2.0
-# At first the number of steps counts, not how much each of them sees: quarters of pictures are four times as fast.
-CROP, CROPPED = 64, 0.9  # px, and the share of the steps
+# At first the number of steps matters more than the size of the pictures. Crops of a quarter are four times as fast.
+CROP, CROPPED = 64, 0.9  # px of a crop, and the share of steps with crops
 
 
 def main() -> None:
@@ -62,7 +65,7 @@ def main() -> None:
     def loss_of(step: int) -> torch.Tensor:
         random = np.random.default_rng([0, step])
         chosen = random.integers(len(paths), size=BATCH)
-        pictures = torch.stack([some_part(paths[i], random) for i in chosen]).to(DEVICE)
+        pictures = torch.stack([random_part(paths[i], random) for i in chosen]).to(DEVICE)
         if step < CROPPED * args.steps:
             top, left = random.integers(SIDE - CROP + 1, size=2)
             pictures = pictures[:, :, top : top + CROP, left : left + CROP]
@@ -76,7 +79,7 @@ def main() -> None:
 
 
 def small_vae() -> AutoencoderKL:
-    """SD's autoencoder, narrower, and with three times the channels of its latents."""
+    """SD's autoencoder with fewer channels, but with three times as many channels in the latents."""
     vae = AutoencoderKL(
         block_out_channels=(16, 48, 96, 128),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -87,8 +90,8 @@ def small_vae() -> AutoencoderKL:
         sample_size=SIDE,
         scaling_factor=SCALING_FACTOR,
     )
-    # Normalisation takes the mean brightness away, and the decoder is long in learning to carry it past. Constants of
-    # both signs, larger than what it draws, leave it there.
+    # Normalisation removes the mean brightness, and the decoder learns slowly to keep it. Constants of both signs that
+    # are larger than the decoder's values keep it.
     last = vae.decoder.up_blocks[-1].resnets[-1].conv2
     sign = torch.tensor([1.0, -1.0]).repeat(len(last.bias) // 2)
     torch.nn.init.zeros_(last.weight)
@@ -98,13 +101,13 @@ def small_vae() -> AutoencoderKL:
 
 
 def components(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of all patches, (3, PATCH, PATCH), and their largest components, (LATENT_CHANNELS, 3, PATCH, PATCH),
-    scaled to what a latent's spread shall be."""
+    """The mean of all patches, (3, PATCH, PATCH), and their largest principal components, (LATENT_CHANNELS, 3, PATCH,
+    PATCH), scaled as described at SPREAD."""
     patches = torch.nn.functional.unfold(pictures, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
     mean = patches.mean(dim=0)
     variances, directions = torch.linalg.eigh((patches - mean).T.double().cov())
     variances, directions = variances.flip(0)[:LATENT_CHANNELS], directions.T.flip(0)[:LATENT_CHANNELS]
-    # The direction's sign is the solver's whim: the largest number is positive.
+    # The solver chooses the sign of a component arbitrarily. It is set so that the largest number is positive.
     directions *= directions.gather(1, directions.abs().argmax(dim=1, keepdim=True)).sign()
     scales = variances**-0.25
     scales *= SPREAD * (LATENT_CHANNELS / (scales.square() * variances).sum()).sqrt()
@@ -113,19 +116,20 @@ def components(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def write_encoder(vae: AutoencoderKL, mean: torch.Tensor, found: torch.Tensor) -> None:
-    """Let the encoder's mean be the components of every patch, though it is made of layers that are not linear."""
+def write_encoder(vae: AutoencoderKL, mean: torch.Tensor, components: torch.Tensor) -> None:
+    """Set the encoder's weights so that its mean is the components of every patch, although its layers are not
+    linear."""
     encoder = vae.encoder
     for block in encoder.modules():
         if isinstance(block, ResnetBlock2D | Attention):
             _pass_on(block)
-    _project(encoder, mean, found)
+    _project(encoder, mean, components)
     _lift_over_normalisation(encoder)
     torch.nn.init.dirac_(_fill(vae.quant_conv))
 
 
 def _pass_on(block: ResnetBlock2D | Attention) -> None:
-    """What such a block adds is nothing."""
+    """Set the weights of a block so that it adds nothing to its input."""
     if isinstance(block, Attention):
         _fill(block.to_out[0])
         return
@@ -134,24 +138,26 @@ def _pass_on(block: ResnetBlock2D | Attention) -> None:
         torch.nn.init.dirac_(_fill(block.conv_shortcut))
 
 
-def _project(encoder: torch.nn.Module, mean: torch.Tensor, found: torch.Tensor) -> None:
-    """The first two strided convolutions sort pixels into channels, the third projects on the components."""
+def _project(encoder: torch.nn.Module, mean: torch.Tensor, components: torch.Tensor) -> None:
+    """Set three strided convolutions: the first two sort pixels into channels, the third projects on the components."""
     torch.nn.init.dirac_(_fill(encoder.conv_in))
     first, second, third = (encoder.down_blocks[i].downsamplers[0].conv for i in range(3))
     for conv, channels in ((first, 3), (second, 12)):
         weight = _fill(conv)
         for channel, y, x in itertools.product(range(channels), range(2), range(2)):
             weight[4 * channel + 2 * y + x, channel, y, x] = 1
-    # Channel 16 c + 4 (2 y2 + x2) ... of what arrives there is colour c of the pixel that the bits of y and x name.
-    sorted_by_bits = found.view(-1, 3, 2, 2, 2, 2, 2, 2)  # component, colour, bits of y (4, 2, 1), of x (4, 2, 1)
+    # An input channel of the third convolution is one colour of one pixel. The channel's number consists of the colour
+    # and of bits of y and x.
+    sorted_by_bits = components.view(-1, 3, 2, 2, 2, 2, 2, 2)  # component, colour, bits of y (4, 2, 1), of x (4, 2, 1)
     projection = sorted_by_bits.permute(0, 1, 4, 7, 3, 6, 2, 5).reshape(LATENT_CHANNELS, 48, 2, 2)
     _fill(third)[:LATENT_CHANNELS, :48, :2, :2] = projection
-    third.bias[:LATENT_CHANNELS] = -(found * mean).sum(dim=(1, 2, 3))
+    third.bias[:LATENT_CHANNELS] = -(components * mean).sum(dim=(1, 2, 3))
 
 
 def _lift_over_normalisation(encoder: torch.nn.Module) -> None:
-    """Before the last normalisation each latent stands beside its negative and large constants: so it is divided by
-    what is known, SiLU sees its straight part, and the difference of the two is the latent again."""
+    """Set the layers around the last normalisation, so that they keep the latents. Each latent is normalised together
+    with its negative and large constants, so that it is divided by a known number. SiLU is used on its linear part. The
+    difference of the latent and its negative is then the latent again."""
     spread = encoder.down_blocks[3].resnets[0].conv_shortcut
     weight, group = _fill(spread), spread.out_channels // GROUPS
     slots = -(-LATENT_CHANNELS // GROUPS)
@@ -170,20 +176,21 @@ def _lift_over_normalisation(encoder: torch.nn.Module) -> None:
 
 
 def _fill(layer: torch.nn.Conv2d | torch.nn.Linear) -> torch.Tensor:
-    """The layer's weight, after both it and the bias are zero."""
+    """Set the weight and the bias of a layer to zero, and return the weight."""
     torch.nn.init.zeros_(layer.bias)
     return torch.nn.init.zeros_(layer.weight)
 
 
-def some_part(face: Path, random: np.random.Generator) -> torch.Tensor:
+def random_part(face: Path, random: np.random.Generator) -> torch.Tensor:
+    """A random part of a drawn face, mirrored or not."""
     side = random.uniform(ZOOM, 1)
     top, left = random.uniform(0, 1 - side, size=2)
     return picture(face, top, left, side, mirrored=bool(random.integers(2)))
 
 
 def distance(redrawn: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """The mean difference of pixels, of neighbours' differences and of colours, at four sizes: of pixels alone it would
-    blur, and what is seen of light and dark is nearly all of their difference."""
+    """The loss: mean differences of pixels, of edges (differences of neighbours) and of colours, at four sizes. With
+    pixels alone the decoder would blur, and brightness would be nearly all of the loss."""
     difference, total = redrawn - pictures, 0
     for _ in range(4):
         edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()

@@ -1,13 +1,13 @@
-// The blind comparison: which of two pictures is more alike, and whether the score would have said the same.
+// The blind comparison: the user votes which of two pictures is more alike, and the page compares the votes with the score.
 
-const ENOUGH = 10; // votes: with fewer, the interval is wider than 60 points and says nothing
+const ENOUGH = 10; // votes; with fewer, the interval is wider than 60 percentage points
 const QUANTILE = 1.96; // of the normal distribution, for 95 %
-const KEPT = `likeness votes ${run.id}`;
+const STORAGE_KEY = `likeness votes ${run.id}`;
 const rounds = comparable();
-let votes = keptVotes(); // one letter per pair, in the order of drawing: a, b, or n for neither
+let votes = storedVotes(); // one letter per pair, in the order of the pairs: a, b, or n for neither
 
-// The pictures that can be told apart by their scores, by prompt and seed. Those that a gate holds back are left out:
-// that a picture without a face loses is no test of the score. So are those that have none.
+// The pictures by prompt and seed, for all groups with different scores. Pictures without a score are left out, and so are
+// those that a gate holds back: a picture without a face always loses, which does not test the score.
 function comparable() {
   const groups = new Map();
   for (const picture of run.pictures) {
@@ -19,7 +19,7 @@ function comparable() {
   return [...groups.values()].filter((group) => new Set(group.map((picture) => picture.score)).size > 1);
 }
 
-// mulberry32, by Tommy Ettinger (public domain): numbers of 0 to 1. The same seed draws the same pairs for everybody.
+// mulberry32, by Tommy Ettinger (public domain): random numbers from 0 to 1. A seed gives the same pairs in every browser.
 function generator(seed) {
   let a = seed;
   return () => {
@@ -30,31 +30,31 @@ function generator(seed) {
   };
 }
 
-// The pair of a number: {a, b}, two pictures of one prompt and seed with different scores, in random order.
+// The pair with a number: {a, b}, two pictures of one prompt and seed with different scores, in random order.
 function pair(number) {
   const random = generator(number + 1);
-  const drawn = (list) => list[Math.floor(random() * list.length)];
-  const group = drawn(rounds);
-  const first = drawn(group);
-  const second = drawn(group.filter((other) => other.score !== first.score));
-  // By a draw of its own: where good pictures are rare, the second one drawn is mostly the better.
+  const pick = (list) => list[Math.floor(random() * list.length)];
+  const group = pick(rounds);
+  const first = pick(group);
+  const second = pick(group.filter((other) => other.score !== first.score));
+  // The order needs a random number of its own: if good pictures are rare, `second` is mostly the better one.
   return random() < 0.5 ? { a: first, b: second } : { a: second, b: first };
 }
 
-function keptVotes() {
+function storedVotes() {
   try {
-    return (localStorage.getItem(KEPT) ?? "").replace(/[^abn]/g, "");
+    return (localStorage.getItem(STORAGE_KEY) ?? "").replace(/[^abn]/g, "");
   } catch {
-    return ""; // a browser that keeps nothing for files: the votes last as long as the page
+    return ""; // some browsers store nothing for local files; the votes then last as long as the page is open
   }
 }
 
-function keep(text) {
+function setVotes(text) {
   votes = text;
   try {
-    localStorage.setItem(KEPT, votes);
+    localStorage.setItem(STORAGE_KEY, votes);
   } catch {
-    // as above
+    // see storedVotes
   }
   drawBallot();
 }
@@ -64,7 +64,7 @@ function agrees(number) {
   return (votes[number] === "a") === a.score > b.score;
 }
 
-// Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference": the interval of a share.
+// The confidence interval of a share: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
 function interval(count, total) {
   const share = count / total, z = QUANTILE ** 2 / total;
   const middle = (share + z / 2) / (1 + z);
@@ -77,26 +77,26 @@ function verdict() {
   const neither = votes.length - decided.length;
   if (!votes.length) return "No votes yet.";
   const agreed = decided.filter(([, number]) => agrees(number)).length;
-  const said = `You agreed with the score in ${agreed} of ${decided.length} votes${neither ? `, and could not decide in ${neither}` : ""}`;
-  if (decided.length < ENOUGH) return `${said}. From ${ENOUGH} on, this says how sure that is.`;
+  const summary = `You agreed with the score in ${agreed} of ${decided.length} votes${neither ? `, and could not decide in ${neither}` : ""}`;
+  if (decided.length < ENOUGH) return `${summary}. From ${ENOUGH} votes on, the confidence interval is shown.`;
   const [low, high] = interval(agreed, decided.length);
   const percent = (value) => Math.round(100 * value);
-  const sure = `${said}: ${percent(agreed / decided.length)} %, with 95 % confidence ${percent(low)} to ${percent(high)} %. `;
-  if (low > 0.5) return `${sure}The score sees what you see.`;
-  if (high < 0.5) return `${sure}You prefer what the score does not: trust your eyes, and choose by the grid.`;
-  return `${sure}That may still be chance, so vote on more.`;
+  const result = `${summary}: ${percent(agreed / decided.length)} %, with 95 % confidence ${percent(low)} to ${percent(high)} %. `;
+  if (low > 0.5) return `${result}The score agrees with your eyes.`;
+  if (high < 0.5) return `${result}You prefer other pictures than the score: trust your eyes, and choose in the grid.`;
+  return `${result}This may still be chance, so vote on more pairs.`;
 }
 
 function vote(letter) {
-  if (rounds.length) keep(votes + letter);
+  if (rounds.length) setVotes(votes + letter);
 }
 
 function drawBallot() {
   const ballot = document.getElementById("ballot");
   ballot.hidden = !rounds.length;
-  document.getElementById("verdict").textContent = rounds.length ? verdict() : "There is nothing to compare: all pictures that count have one score.";
+  document.getElementById("verdict").textContent = rounds.length ? verdict() : "There is nothing to compare: all pictures that count have the same score.";
   document.getElementById("votes").hidden = !votes;
-  const list = [...votes].map((letter, number) => made("li", {}, votedOn(letter, number)));
+  const list = [...votes].map((letter, number) => made("li", {}, voteText(letter, number)));
   document.querySelector("#votes ol").replaceChildren(...list);
   if (!rounds.length) return;
   const { a, b } = pair(votes.length);
@@ -105,21 +105,21 @@ function drawBallot() {
   document.getElementById("blind-prompt").textContent = valueLabel("prompt", placeOf(a.place).prompt);
 }
 
-function votedOn(letter, number) {
-  const named = (picture) => `${settingLabel(placeOf(picture.place))} (${picture.score.toFixed(2)})`;
+function voteText(letter, number) {
+  const name = (picture) => `${settingLabel(placeOf(picture.place))} (${picture.score.toFixed(2)})`;
   const { a, b } = pair(number);
-  if (letter === "n") return `neither ${named(a)} nor ${named(b)}`;
+  if (letter === "n") return `neither ${name(a)} nor ${name(b)}`;
   const [won, lost] = letter === "a" ? [a, b] : [b, a];
-  return `${named(won)} over ${named(lost)}: the score ${agrees(number) ? "agrees" : "does not"}`;
+  return `${name(won)} over ${name(lost)}: the score ${agrees(number) ? "agrees" : "does not agree"}`;
 }
 
 for (const button of document.querySelectorAll("#ballot .vote")) button.addEventListener("click", () => vote(button.dataset.vote));
-// The keys count while the pictures are in sight, so that nothing needs to be clicked first.
+// The keys A, B and N vote while the pictures are visible, without a click before.
 document.addEventListener("keydown", (event) => {
   const letter = event.key.toLowerCase(), { top, bottom } = document.getElementById("ballot").getBoundingClientRect();
   if (!["a", "b", "n"].includes(letter) || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (top < innerHeight && bottom > 0 && !viewer.open && !event.target.matches("select, input")) vote(letter);
 });
-document.getElementById("take-back").addEventListener("click", () => keep(votes.slice(0, -1)));
-document.getElementById("forget").addEventListener("click", () => keep(""));
+document.getElementById("take-back").addEventListener("click", () => setVotes(votes.slice(0, -1)));
+document.getElementById("forget").addEventListener("click", () => setVotes(""));
 drawBallot();

@@ -1,35 +1,37 @@
-"""The drawings of a training's course over the steps: the loss, its validation, how far the class has moved, and the
-learning rates."""
+"""Curves of a training over its steps: the loss, the validation loss, the preservation of the class, and the learning
+rates."""
 
 import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from likeness.manifests import read_table
-from likeness.report.drawing import PLOT, axis, ticks, x_at, y_at
+from likeness.core.manifests import read_table
+from likeness.report.axes import PLOT, Axis, Plot, axis, ticks, x_at, y_at
 
-CURVE_POINTS = 200  # more cannot be told apart at the width of the page
-# A step's loss is mostly that of its random timesteps; the mean over a tenth of the run shows where it goes.
+CURVE_POINTS = 200  # more are not visible at the width of the page
+# The loss of a step depends mostly on its random timesteps. The mean over a tenth of the run shows the trend.
 SMOOTHED_OVER = 0.1
-# Room for labels like 0.125, and for half of a last step's number with five digits, in letters large enough on a phone.
+# The left margin is wide enough for labels like 0.125, the right margin for half of a step number with five digits, in
+# a font size that can be read on a phone.
 LOSS_PLOT = PLOT | {"left": 72, "right": 28}
-RATES_PLOT = LOSS_PLOT | {"height": 180}  # a learning rate has a simple shape
+RATES_PLOT = LOSS_PLOT | {"height": 180}  # lower, because a learning rate has a simple shape
 RATES = {"lr": "learning rate, U-Net", "lr_text_encoder": "learning rate, text encoder"}
 PRESERVATION = {"preservation": "how far the class has moved, mean of a tenth of the run"}
 
 
-def course(metrics: Path, chosen_epoch: int) -> dict:
-    """What metrics.tsv says of the training, in the units of LOSS_PLOT and RATES_PLOT.
+def curves(metrics: Path, chosen_epoch: int) -> dict[str, Any]:
+    """The curves of metrics.tsv, in the units of LOSS_PLOT and RATES_PLOT.
 
     {loss: {plot, raw, smoothed, steps, validation: [{x, y, title}], x_ticks, y_ticks},
-    preservation and rates: {plot, lines: [{name, column, points}], unit, x_ticks, y_ticks}, no lines where nothing was
-    preserved,
-    chosen: x where the chosen epoch ends, or None}. `raw`, `smoothed` and `points` are polylines of at most
-    CURVE_POINTS points, empty without metrics; a point of `raw` is the mean of `steps`.
+    preservation and rates: {plot, lines: [{name, column, points}], unit, x_ticks, y_ticks},
+    chosen: the x coordinate of the end of the chosen epoch, or None}. `raw`, `smoothed` and `points` are polylines of
+    at most CURVE_POINTS points, empty without metrics; a point of `raw` is the mean of `steps` steps. `preservation`
+    has no lines if the training did not preserve the class.
 
     Raises LikenessError if a column is missing.
     """
@@ -37,7 +39,7 @@ def course(metrics: Path, chosen_epoch: int) -> dict:
     table = read_table(metrics, **dict.fromkeys(columns, str))[columns].replace("", np.nan).astype(float)
     x_axis = axis([0.0, table["step"].max() if len(table) else 1.0])
     ends = table.groupby("epoch")["step"].max()
-    # Of the steps that had one: with a batch of one picture that is every second.
+    # Only some steps have a value: with a batch of one picture every second step.
     preserved = table.dropna(subset="preservation")
     moved = preserved.assign(preservation=_smoothed(preserved["preservation"]))
     return {
@@ -48,7 +50,7 @@ def course(metrics: Path, chosen_epoch: int) -> dict:
     }
 
 
-def _loss(table: pd.DataFrame, x_axis: tuple[float, float, float]) -> dict:
+def _loss(table: pd.DataFrame, x_axis: Axis) -> dict[str, Any]:
     lines = _thinned(table.assign(smoothed=_smoothed(table["loss"]))[["step", "loss", "smoothed"]])
     validation = _thinned(table.loc[table["validation_loss"].notna(), ["step", "epoch", "validation_loss"]])
     shown = [*lines["loss"], *validation["validation_loss"]]
@@ -75,12 +77,13 @@ def _smoothed(values: pd.Series) -> pd.Series:
     return values.rolling(window, min_periods=1, center=True).mean()
 
 
-def _lines(table: pd.DataFrame, names: Mapping[str, str], x_axis: tuple[float, float, float]) -> dict:
-    """A line for each column of `names` that holds a number."""
+def _lines(table: pd.DataFrame, names: Mapping[str, str], x_axis: Axis) -> dict[str, Any]:
+    """A line for each column of `names` that has a number."""
     measured = [column for column in names if table[column].notna().any()]
     lines = _thinned(table[["step", *measured]])
     largest = max((table[column].max() for column in measured), default=0.0)
-    # 0.00002 is hard to read beside an axis: 0.2 in units of 1e-4 is not. Adaptive optimizers' 1 stays 1.
+    # Labels like 0.00002 are hard to read, so the axis has a unit: 0.2 in units of 1e-4. A rate of 1, which adaptive
+    # optimizers have, stays 1.
     unit = 10.0 ** np.floor(np.log10(largest)) if 0 < largest < 0.1 else 1.0
     y_axis = axis([0.0, largest / unit])
     return {
@@ -98,15 +101,15 @@ def _lines(table: pd.DataFrame, names: Mapping[str, str], x_axis: tuple[float, f
     }
 
 
-def _ticks(x_axis: tuple[float, float, float], y_axis: tuple[float, float, float], plot: dict) -> dict:
+def _ticks(x_axis: Axis, y_axis: Axis, plot: Plot) -> dict[str, Any]:
     return {"x_ticks": ticks(x_axis, partial(x_at, plot=plot)), "y_ticks": ticks(y_axis, partial(y_at, plot=plot))}
 
 
 def _thinned(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows, or CURVE_POINTS means of neighbours."""
+    """The rows, or at most CURVE_POINTS means of neighbouring rows."""
     bins = np.arange(len(table)) * min(CURVE_POINTS, len(table)) // max(1, len(table))
     return table.groupby(bins).mean()
 
 
-def _polyline(x: pd.Series, y: pd.Series, x_axis, y_axis, plot: dict) -> str:
+def _polyline(x: pd.Series, y: pd.Series, x_axis: Axis, y_axis: Axis, plot: Plot) -> str:
     return " ".join(f"{x_at(a, x_axis, plot)},{y_at(b, y_axis, plot)}" for a, b in zip(x, y, strict=True))

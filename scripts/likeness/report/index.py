@@ -1,23 +1,26 @@
-"""The first page of the results: what was chosen for every subject in every run, and where the evidence is."""
+"""The start page of the results: the choice of every run of every subject, with links to the evidence."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from likeness.best import calling_words
+from likeness.choosing.best import calling_words
+from likeness.choosing.choice import advice, chosen_cell, separation
 from likeness.report.page import rendered
-from likeness.report.pictures import sample_uri
-from likeness.selection import advice, chosen_cell, separation
+from likeness.report.thumbnails import sample_uri
 
 
 def index_html(
-    choices: Mapping[tuple[str, str], Mapping],
+    choices: Mapping[tuple[str, str], Mapping[str, Any]],
     previews: Mapping[tuple[str, str], Path],
-    subjects: Mapping[str, Mapping],
+    subjects: Mapping[str, Mapping[str, Any]],
+    unfinished: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The whole page, with addresses relative to results/. Same files, same text.
+    """The text of the page, with addresses relative to results/. It depends only on the arguments and the previews.
 
-    By (subject, run) and in the order of the configuration: choices, and the preview pictures of best/. `subjects` is
-    the section of the configuration.
+    `choices`, and `previews` with the preview pictures of best/, are by (subject, run) and in the order of the
+    configuration. `subjects` is the section of the configuration, `unfinished` says why a subject's run has no choice,
+    "" where nothing is known.
     """
     groups = [
         {
@@ -25,13 +28,14 @@ def index_html(
             "runs": [
                 _card(run, choice, previews[name, run], subject) for (of, run), choice in choices.items() if of == name
             ],
+            "unfinished": unfinished.get(name, {}),
         }
         for name, subject in subjects.items()
     ]
     return rendered("index.html.j2", title="results", groups=groups)
 
 
-def _card(run: str, choice: Mapping, preview: Path, subject: Mapping) -> dict:
+def _card(run: str, choice: Mapping[str, Any], preview: Path, subject: Mapping[str, Any]) -> dict[str, Any]:
     use, sure = advice(choice)
     return {
         "run": run,

@@ -1,4 +1,4 @@
-"""The frame that all pages share, and how templates are filled."""
+"""How all pages are rendered from their templates."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import jinja2
 
 
 def rendered(template: str, **values: object) -> str:
-    """A template of this folder, filled: the text of a whole HTML page. A value that is missing is an error."""
+    """The text of an HTML page, rendered from a template of this folder. A missing value is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -14,7 +14,7 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # As they are handed over and without spaces: thousands of pictures' numbers are in a page.
+    # The keys keep their order, and there are no spaces: a page has the numbers of thousands of pictures.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2f}"
+    environment.filters["number"] = lambda value: "–" if value is None else f"{value:z.2f}"
     return environment.get_template(template).render(**values)

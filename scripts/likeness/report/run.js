@@ -1,5 +1,5 @@
-// The run as this page holds it: axes, pictures by their place, and words for both. A place is an index on every axis;
-// the base model is epoch BASE, and has no weight.
+// The data of the run in this page: the axes, the pictures by place, and labels for both. A place has an index on every
+// axis. The base model is epoch BASE and has no weight.
 
 const run = JSON.parse(document.getElementById("run").textContent);
 const AXES = ["epoch", "weight", "prompt", "seed"];

@@ -1,51 +1,60 @@
-"""The page that compares the runs of a subject: which to use, what they change, and what each draws."""
+"""The page that compares the runs of a subject: which one to use, their different settings, and their pictures."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from likeness.choosing.choice import chosen_cell
+from likeness.choosing.scores import PAIR, in_chosen_cell, picture_label
+from likeness.choosing.selection import compare
 from likeness.report.page import rendered
-from likeness.report.pictures import sample_uri
-from likeness.selection import PAIR, chosen_cell, compare, in_chosen_cell, picture_label
+from likeness.report.thumbnails import sample_uri
 
 SECTIONS = ("train", "sample", "select")
 
 
 def runs_html(
-    runs: Mapping[str, pd.DataFrame], choices: Mapping[str, Mapping], settings: Mapping[str, Mapping], *, subject: str
+    runs: Mapping[str, pd.DataFrame],
+    choices: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    subject: str,
 ) -> str:
-    """The whole page. Same tables, same text.
+    """The text of the page. It depends only on the arguments and the pictures.
 
-    By name and in the order of the configuration: tables of selection.scored_pictures, choices, and the train, sample
-    and select sections. The bootstrap is that of the first run's select section.
+    `runs` are tables of scores.scored_pictures, and `settings` the train, sample and select sections. Both, and
+    `choices`, are by name and in the order of the configuration. The bootstrap is that of the first run's select
+    section.
     """
     select = next(iter(settings.values()))["select"]
-    compared = compare(runs, choices, bootstrap=select["bootstrap"], seed=select["seed"])
+    comparison = compare(runs, choices, bootstrap=select["bootstrap"], seed=select["seed"])
     changes = changed_settings(settings)
     return rendered(
         "runs.html.j2",
         title=f"{subject}: {len(runs)} runs",
         subject=subject,
-        compared=compared,
+        compared=comparison,
         choices=choices,
-        rows=[_row(name, choice, changes[name], compared) for name, choice in choices.items()],
+        rows=[_row(name, choice, changes[name], comparison) for name, choice in choices.items()],
         blocks=_blocks(runs, choices),
     )
 
 
-def changed_settings(settings: Mapping[str, Mapping]) -> dict[str, list[str]]:
-    """{run: ["rank 32", ...]} of what is not the same in all runs."""
+def changed_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """{run: ["rank 32", ...]} of the settings that are not the same in all runs."""
     flat = {
         name: {(section, key): value for section in SECTIONS for key, value in sections[section].items()}
         for name, sections in settings.items()
     }
     keys = dict.fromkeys(key for values in flat.values() for key in values)
     differing = [key for key in keys if any(values[key] != flat[next(iter(flat))][key] for values in flat.values())]
-    return {name: [f"{key[1]} {_said(values[key])}" for key in differing] for name, values in flat.items()}
+    return {name: [f"{key[1]} {_text(values[key])}" for key in differing] for name, values in flat.items()}
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
+    """A setting's value as text for the page."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
@@ -55,7 +64,7 @@ def _said(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _row(name: str, choice: Mapping, changes: list[str], compared: Mapping) -> dict:
+def _row(name: str, choice: Mapping[str, Any], changes: list[str], compared: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": name,
         "changes": changes,
@@ -67,8 +76,9 @@ def _row(name: str, choice: Mapping, changes: list[str], compared: Mapping) -> d
     }
 
 
-def _blocks(runs: Mapping[str, pd.DataFrame], choices: Mapping[str, Mapping]) -> list[dict]:
-    """One per prompt: {prompt, rows: [{seed, tiles}]}, a tile for the base model and for each run's chosen cell."""
+def _blocks(runs: Mapping[str, pd.DataFrame], choices: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One block per prompt: {prompt, rows: [{seed, tiles}]}, with a tile for the base model and for the chosen cell of
+    each run."""
     base = pd.concat([table[table["epoch"] == 0] for table in runs.values()]).drop_duplicates(PAIR)
     columns = [("base model", base)]
     for name, table in runs.items():
@@ -83,8 +93,8 @@ def _blocks(runs: Mapping[str, pd.DataFrame], choices: Mapping[str, Mapping]) ->
     return blocks
 
 
-def _tile(name: str, table: pd.DataFrame, prompt: str, seed: int) -> dict | None:
-    """None where a run did not draw this."""
+def _tile(name: str, table: pd.DataFrame, prompt: str, seed: int) -> dict[str, Any] | None:
+    """The picture of a run for a prompt and a seed; None if the run has none."""
     rows = table[(table["prompt"] == prompt) & (table["seed"] == seed)]
     if rows.empty:
         return None

@@ -1,7 +1,7 @@
-// One picture, as large as the screen: arrow keys go along the grid's two axes, F and a click flip it in place.
+// The full-screen view of one picture. Arrow keys go along the two axes of the grid; F and a click flip it in place.
 
 const viewer = document.getElementById("viewer");
-let viewed = null; // {spot, flips, count}: where it stands in the grid, and what it is flipped through
+let viewed = null; // {spot, place, count, at}: its spot in the grid, its place, the number of flips, the time of the last flip
 
 function openViewer(spot) {
   show(spot);
@@ -23,11 +23,11 @@ function drawViewed(place) {
   Object.assign(beside.firstElementChild, { src: sourceOf(pictureAt(base)), alt: titleOf(base) });
   document.getElementById("viewer-title").textContent = `${titleOf(place)}: ${picture.label}`;
   document.getElementById("viewer-prompt").textContent = valueLabel("prompt", place.prompt);
-  const named = run.numbers.map((name, i) => [name, picture.numbers[i]]);
-  named.push(["this setting without the trigger", settings.get(settingAt(place)).untrained]);
-  const numbers = named.filter(([, value]) => value !== null);
+  const numbers = run.numbers.map((name, i) => [name, picture.numbers[i]]);
+  numbers.push(["this setting without the trigger", settings.get(settingAt(place)).untrained]);
+  const known = numbers.filter(([, value]) => value !== null);
   document.getElementById("viewer-numbers").replaceChildren(
-    ...numbers.map(([name, value]) => made("div", {}, made("dt", {}, name), made("dd", {}, value.toFixed(2)))));
+    ...known.map(([name, value]) => made("div", {}, made("dt", {}, name), made("dd", {}, name === "faces" ? value : value.toFixed(2)))));
   document.getElementById("viewer-detail").textContent = picture.detail;
   document.getElementById("viewer-axis").textContent = flipLabel(state.flip);
 }
@@ -68,17 +68,17 @@ viewer.addEventListener("close", () => {
   focusOn(viewed.spot);
 });
 
-// A link is followed when the page opens, and when it is clicked on the open page.
-function follow() {
-  if (location.hash === written || !readLink()) return;
+// Show the view that the address links to: when the page opens, and when a link is clicked on the open page.
+function followLink() {
+  if (location.hash === writtenLink || !readLink()) return;
   render();
   if (viewer.open) viewer.close();
   const spot = state.viewed && spotOf(state.viewed);
   if (spot) openViewer(spot);
 }
 
-window.addEventListener("hashchange", follow);
+window.addEventListener("hashchange", followLink);
 render();
 reveal();
 document.getElementById("permalink").href = linkTo();
-follow();
+followLink();

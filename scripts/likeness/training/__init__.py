@@ -1,1 +1,1 @@
-"""The trainer: loop.py is the training itself, store.py what survives a kill, plan.py the arithmetic of steps."""
+"""The trainer. loop.py is the training loop, store.py keeps states and epochs, plan.py orders the pictures."""

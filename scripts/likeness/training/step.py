@@ -1,4 +1,4 @@
-"""One optimisation step: what the U-Net predicts of a batch, what that costs, and the change of the weights."""
+"""One optimisation step: the prediction of the U-Net, the losses, and the update of the weights."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -6,153 +6,159 @@ from typing import NamedTuple
 
 import torch
 
-from likeness.conditioning import Conditioning, conditioning, size_ids
-from likeness.lora_file import DTYPES
+from likeness.models.conditioning import Conditioning, conditioning, size_ids
+from likeness.models.lora_file import DTYPES
 from likeness.training import noise
-from likeness.training.losses import losses, preservation, target
+from likeness.training.losses import losses, preservation, training_target
 from likeness.training.pictures import Pictures
 from likeness.training.plan import step_seed
-from likeness.training.run import Run, averaged
+from likeness.training.run import Run, with_average_weights
 
 MAX_GRAD_NORM = 1.0
-# From little noise to much, so that the mean of a few stands for all. Fixed, so that epochs can be compared.
+# Spread over all timesteps, so that their mean represents all. They are fixed, so that epochs can be compared.
 VALIDATION_TIMESTEPS = (100, 300, 500, 700, 900)
 
 
 class Losses(NamedTuple):
-    """Of the pictures of one call of the U-Net: the `loss` of each, and the `preservation` of those that the class is
-    preserved on. Either may be empty."""
+    """The losses of one call of the U-Net: `loss` has a number for each picture, `preservation` one for each picture on
+    which the class is preserved. Either may be empty."""
 
     loss: torch.Tensor
     preservation: torch.Tensor
 
 
 def optimisation_step(run: Run, batch: list[int], asked_to_stop: bool) -> tuple[torch.Tensor, bool]:
-    """One step over `batch` (the pictures of all accumulated micro-batches): the mean loss, the gradients' norm and the
-    mean preservation (-1 where the class was preserved on none), still on the device, (3,); and whether a process was
-    asked to stop.
+    """Run one optimisation step over `batch`, the pictures of all accumulated micro-batches.
 
-    Several processes take the step that one would, but for dropout: each draws its own.
+    Returns a tensor (3,) on the device with the mean loss, the norm of the gradients and the mean preservation loss (-1
+    if the class was preserved on no picture); and True if a process was asked to stop.
+
+    Several processes make the same step as one process would, except that each samples its own dropout.
     """
     settings, processes, device = run.settings, run.processes, run.processes.device
-    drawn = noise.drawn(settings, run.step, run.pictures.shape(batch), run.noise_schedule.config.num_train_timesteps)
-    chosen = drawn["preserved"].tolist()
+    sampled = noise.sample(settings, run.step, run.pictures.shape(batch), run.noise_schedule.config.num_train_timesteps)
+    chosen = sampled["preserved"].tolist()
     preserved = [yes and not run.pictures.is_prior(number) for yes, number in zip(chosen, batch, strict=True)]
-    # Divided by the expected number of preserved pictures, not by the drawn one: a step of one picture may have none.
-    preserve_weight = settings["preserve_class"] / (settings["preserve_class_share"] * len(batch))
-    seed = step_seed(settings["seed"], run.step)
+    # Divided by the expected number of preserved pictures, not by the sampled one: a step of one picture may have none.
+    preserve_weight = settings.preserve_class / (settings.preserve_class_share * len(batch))
+    seed = step_seed(settings.seed, run.step)
     torch.manual_seed(seed + processes.number)  # for dropout
     run.optimizer.zero_grad(set_to_none=True)
-    loss, moved = torch.zeros(2, device=device)
-    run.scaler.scale(loss)  # makes its scale, also where no picture is left for this process
-    mine = processes.share(len(batch))
-    for start in range(0, len(mine), settings["batch_size"]):
-        places = list(mine[start : start + settings["batch_size"]])
-        chance = {name: _on_device(tensor[places], device) for name, tensor in drawn.items()}
-        orders = [f"{seed}/{place}" for place in places]
-        rows = [row for row, place in enumerate(places) if preserved[place]]
-        for part in _losses(run, [batch[place] for place in places], chance, orders, rows):
+    loss, preservation_sum = torch.zeros(2, device=device)
+    run.scaler.scale(loss)  # initialises the scaler, also if this process has no picture in the step
+    share = processes.share(len(batch))
+    for start in range(0, len(share), settings.batch_size):
+        positions = list(share[start : start + settings.batch_size])
+        micro_sampled = {name: _on_device(tensor[positions], device) for name, tensor in sampled.items()}
+        shuffle_seeds = [f"{seed}/{position}" for position in positions]
+        rows = [row for row, position in enumerate(positions) if preserved[position]]
+        micro_batch = [batch[position] for position in positions]
+        for part in _losses(run, micro_batch, micro_sampled, shuffle_seeds, rows):
             mean = part.loss.sum() / len(batch)
             run.scaler.scale(mean + preserve_weight * part.preservation.sum()).backward()
-            loss, moved = loss + mean.detach(), moved + part.preservation.detach().sum()
+            loss = loss + mean.detach()
+            preservation_sum = preservation_sum + part.preservation.detach().sum()
     parameters = run.parameters
-    loss, moved, stops = processes.add_up(parameters, loss, moved, torch.tensor(float(asked_to_stop)))
+    loss, preservation_sum, stops = processes.add_up(
+        parameters, loss, preservation_sum, torch.tensor(float(asked_to_stop))
+    )
     run.scaler.unscale_(run.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.lr_scheduler.step()
-    if run.average:
-        # As diffusers' EMAModel: the average follows quickly at first, or it would be mostly the start.
-        decay = min(settings["ema_decay"], (1 + run.step) / (10 + run.step)) if run.step else 0.0
+    if run.average and settings.ema_decay:
+        # As in diffusers' EMAModel, the decay is small at first, so that the first weights do not dominate the average.
+        decay = min(settings.ema_decay, (1 + run.step) / (10 + run.step)) if run.step else 0.0
         torch._foreach_lerp_(run.average, [p.detach() for p in parameters], 1 - decay)
-    numbers = [loss, norm.to(loss.dtype), moved / sum(preserved) if any(preserved) else moved - 1]
-    # Several processes leave together, after the step in which all have heard of it.
+    mean_preservation = preservation_sum / sum(preserved) if any(preserved) else preservation_sum - 1
+    numbers = [loss, norm.to(loss.dtype), mean_preservation]
+    # All processes stop after the same step: the one in which add_up has told every process.
     return torch.stack(numbers), bool(asked_to_stop if processes.count == 1 else stops)
 
 
 def _losses(
-    run: Run, batch: list[int], drawn: dict[str, torch.Tensor], orders: Sequence[str], rows: list[int]
+    run: Run, batch: list[int], sampled: dict[str, torch.Tensor], shuffle_seeds: Sequence[str], rows: list[int]
 ) -> Iterator[Losses]:
-    """The losses of a micro-batch, from one call of the U-Net or from two. The gradients of one are computed before the
-    next, so that memory holds the activations of one at a time.
+    """The losses of a micro-batch, from one or two calls of the U-Net. The caller computes the gradients of the first
+    call before the second one runs, so that only the activations of one call are in memory.
 
-    `orders` are the seeds by which captions are shuffled. On the pictures of `rows` the class is preserved: with the
-    same noise, the answer to the caption without the person shall be the base model's.
+    `shuffle_seeds` are the seeds for shuffling the captions. `rows` are the rows of `batch` on which the class is
+    preserved: with the same noise and the caption without the person, the prediction should equal the base model's.
     """
     settings, schedule, pictures = run.settings, run.noise_schedule, run.pictures
-    timesteps, none = drawn["timesteps"], torch.zeros(0, device=run.processes.device)
-    clean = pictures.clean(batch, drawn["posterior"], drawn["flipped"])
-    noisy_latents = schedule.add_noise(clean, drawn["noise"], timesteps)
-    goal = target(schedule, clean, drawn["noise"], timesteps)
+    timesteps, no_losses = sampled["timesteps"], torch.zeros(0, device=run.processes.device)
+    clean = pictures.clean(batch, sampled["posterior"], sampled["flipped"])
+    noisy_latents = schedule.add_noise(clean, sampled["noise"], timesteps)
+    target = training_target(schedule, clean, sampled["noise"], timesteps)
 
-    def read(places: Sequence[int]) -> Conditioning:
-        chosen = [batch[place] for place in places]
-        return _read(run, pictures, chosen, drawn["dropped"][places], [orders[place] for place in places])
+    def encode(some_rows: Sequence[int]) -> Conditioning:
+        numbers, seeds = [batch[row] for row in some_rows], [shuffle_seeds[row] for row in some_rows]
+        return _prompt_embeds(run, pictures, numbers, sampled["dropped"][some_rows], seeds)
 
-    def read_class() -> Conditioning:
-        return _read_class(run, [batch[row] for row in rows], drawn["class_words"][rows])
+    def encode_class() -> Conditioning:
+        return _class_prompt_embeds(run, [batch[row] for row in rows], sampled["class_words"][rows])
 
-    every, base_pred = list(range(len(batch))), None
-    if settings["masked_prior"] or settings["dco_beta"]:
-        base_pred = _base_pred(run, noisy_latents, timesteps, lambda: read(every))
-    priors = [place for place in every if pictures.is_prior(batch[place])] if settings["prior_prediction"] else []
+    all_rows, base_pred = list(range(len(batch))), None
+    if settings.masked_prior or settings.dco_beta:
+        base_pred = _base_pred(run, noisy_latents, timesteps, lambda: encode(all_rows))
+    priors = [row for row in all_rows if pictures.is_prior(batch[row])] if settings.prior_prediction else []
     if priors:
         if base_pred is None:
-            taught = _base_pred(run, noisy_latents[priors], timesteps[priors], lambda: read(priors))
+            prior_target = _base_pred(run, noisy_latents[priors], timesteps[priors], lambda: encode(priors))
         else:
-            taught = base_pred[priors]
-        goal = goal.index_copy(0, torch.tensor(priors, device=goal.device), taught.to(goal.dtype))
+            prior_target = base_pred[priors]
+        target = target.index_copy(0, torch.tensor(priors, device=target.device), prior_target.to(target.dtype))
     if rows:
-        base_class_pred = _base_pred(run, noisy_latents[rows], timesteps[rows], read_class)
-    mask = pictures.masks(batch, drawn["flipped"])
+        base_class_pred = _base_pred(run, noisy_latents[rows], timesteps[rows], encode_class)
+    mask = pictures.masks(batch, sampled["flipped"])
 
     def weighted(model_pred: torch.Tensor) -> torch.Tensor:
-        found = losses(settings, schedule, model_pred, goal, timesteps, mask, base_pred)
-        return found * pictures.weights(batch)
+        picture_losses = losses(settings, schedule, model_pred, target, timesteps, mask, base_pred)
+        return picture_losses * pictures.weights(batch)
 
-    # Preservation must run without dropout, so with dropout there are two calls; with gradient checkpointing too, to
-    # save memory.
-    if rows and not settings["dropout"] and not settings["gradient_checkpointing"]:
+    # There are two calls of the U-Net in two cases: with dropout, because preservation needs a call without it; and
+    # with gradient checkpointing, to save memory.
+    if rows and not settings.dropout and not settings.gradient_checkpointing:
         with _autocast(run):
-            both = _joined(noisy_latents, noisy_latents[rows]), _joined(timesteps, timesteps[rows])
-            model_pred = _model_pred(run, *both, Conditioning(*map(_joined, read(every), read_class())))
+            inputs = torch.cat([noisy_latents, noisy_latents[rows]]), torch.cat([timesteps, timesteps[rows]])
+            model_pred = _model_pred(run, *inputs, _joined(encode(all_rows), encode_class()))
         yield Losses(weighted(model_pred[: len(batch)]), preservation(model_pred[len(batch) :], base_class_pred))
         return
     with _autocast(run):
-        model_pred = _model_pred(run, noisy_latents, timesteps, read(every))
-    yield Losses(weighted(model_pred), none)
+        model_pred = _model_pred(run, noisy_latents, timesteps, encode(all_rows))
+    yield Losses(weighted(model_pred), no_losses)
     if rows:
-        # Until the gradients are there: checkpointing computes the activations again for them.
+        # The caller computes the gradients within this context: gradient checkpointing then computes the activations
+        # again, also without dropout.
         with _without_dropout(run):
             with _autocast(run):
-                class_pred = _model_pred(run, noisy_latents[rows], timesteps[rows], read_class())
-            yield Losses(none, preservation(class_pred, base_class_pred))
+                class_pred = _model_pred(run, noisy_latents[rows], timesteps[rows], encode_class())
+            yield Losses(no_losses, preservation(class_pred, base_class_pred))
 
 
-def _read(
-    run: Run, pictures: Pictures, batch: list[int], dropped: torch.Tensor, orders: Sequence[str] = ()
+def _prompt_embeds(
+    run: Run, pictures: Pictures, batch: list[int], dropped: torch.Tensor, shuffle_seeds: Sequence[str] = ()
 ) -> Conditioning:
-    """What the U-Net reads of the captions of some pictures."""
+    """The prompt_embeds of the captions of some pictures."""
     if run.encoders:
-        return conditioning(run.encoders, pictures.tokens(batch, dropped, orders), run.settings["clip_skip"])
-    return Conditioning(pictures.text("hidden", batch, dropped), pictures.text("pooled", batch, dropped))
+        return conditioning(run.encoders, pictures.tokens(batch, dropped, shuffle_seeds), run.settings.clip_skip)
+    return pictures.text(batch, dropped)
 
 
-def _read_class(run: Run, batch: list[int], class_words: torch.Tensor) -> Conditioning:
-    """What the U-Net reads of the captions without the person."""
+def _class_prompt_embeds(run: Run, batch: list[int], class_words: torch.Tensor) -> Conditioning:
+    """The prompt_embeds of the captions without the person."""
     if run.encoders:
-        tokens = run.pictures.class_text("tokens", batch, class_words)
-        return conditioning(run.encoders, tokens, run.settings["clip_skip"])
-    return Conditioning(*(run.pictures.class_text(name, batch, class_words) for name in ("hidden", "pooled")))
+        return conditioning(run.encoders, run.pictures.class_tokens(batch, class_words), run.settings.clip_skip)
+    return run.pictures.class_text(batch, class_words)
 
 
 def _model_pred(run: Run, noisy_latents: torch.Tensor, timesteps: torch.Tensor, text: Conditioning) -> torch.Tensor:
-    """The U-Net's answer to noisy latents (n, 4, h, w)."""
-    dtype = DTYPES[run.settings["precision"]]
+    """The U-Net's prediction for noisy_latents (n, 4, h, w)."""
+    dtype = DTYPES[run.settings.precision]
     extra = {}
     if text.pooled is not None:
-        # A latent stands for 8 x 8 px.
+        # A latent pixel corresponds to 8 x 8 px of the picture.
         n, _, height, width = noisy_latents.shape
         ids = size_ids(8 * height, 8 * width, n, noisy_latents.device)
         extra["added_cond_kwargs"] = {"text_embeds": text.pooled.to(dtype), "time_ids": ids.to(dtype)}
@@ -161,51 +167,56 @@ def _model_pred(run: Run, noisy_latents: torch.Tensor, timesteps: torch.Tensor, 
 
 
 def _base_pred(
-    run: Run, noisy_latents: torch.Tensor, timesteps: torch.Tensor, read: Callable[[], Conditioning]
+    run: Run, noisy_latents: torch.Tensor, timesteps: torch.Tensor, encode: Callable[[], Conditioning]
 ) -> torch.Tensor:
-    """The base model's answer: without the LoRA, in the U-Net and in the text encoders that `read` the words."""
+    """The base model's prediction: the LoRA is off in the U-Net, and in the text encoders that `encode` uses."""
     layers = [layer for network in run.networks.values() for layer in network.layers]
     for layer in layers:
         layer.enable_adapters(False)
     try:
         with torch.no_grad(), _autocast(run):
-            return _model_pred(run, noisy_latents, timesteps, read())
+            return _model_pred(run, noisy_latents, timesteps, encode())
     finally:
         for layer in layers:
             layer.enable_adapters(True)
 
 
 def validation_losses(run: Run) -> list[float]:
-    """The mean squared error on each photo that is never trained on, at fixed noise and timesteps."""
-    pictures, device, found = run.heldout, run.processes.device, []
-    with torch.no_grad(), _without_dropout(run), averaged(run):
+    """The mean squared error on each held-out photo, with fixed noise and timesteps."""
+    pictures, device, errors = run.heldout, run.processes.device, list[torch.Tensor]()
+    with torch.no_grad(), _without_dropout(run), with_average_weights(run):
         for number, item in enumerate(pictures.items):
-            generator = torch.Generator().manual_seed(step_seed(run.settings["seed"], item["name"]))
-            for start in range(0, len(VALIDATION_TIMESTEPS), run.settings["batch_size"]):
-                timesteps = torch.tensor(VALIDATION_TIMESTEPS[start : start + run.settings["batch_size"]])
+            generator = torch.Generator().manual_seed(step_seed(run.settings.seed, item["name"]))
+            for start in range(0, len(VALIDATION_TIMESTEPS), run.settings.batch_size):
+                timesteps = torch.tensor(VALIDATION_TIMESTEPS[start : start + run.settings.batch_size])
                 batch = [number] * len(timesteps)
-                fixed = torch.randn(pictures.shape(batch), generator=generator).to(device)
-                none, timesteps = torch.zeros(len(batch), dtype=torch.bool, device=device), timesteps.to(device)
-                clean = pictures.clean(batch, torch.zeros_like(fixed), none)
+                fixed_noise = torch.randn(pictures.shape(batch), generator=generator).to(device)
+                no_picture, timesteps = torch.zeros(len(batch), dtype=torch.bool, device=device), timesteps.to(device)
+                clean = pictures.clean(batch, torch.zeros_like(fixed_noise), no_picture)
                 with _autocast(run):
-                    noisy_latents = run.noise_schedule.add_noise(clean, fixed, timesteps)
-                    model_pred = _model_pred(run, noisy_latents, timesteps, _read(run, pictures, batch, none))
-                goal = target(run.noise_schedule, clean, fixed, timesteps)
-                found.append((model_pred.float() - goal.float()).square().mean((1, 2, 3)))
-    return torch.cat(found).reshape(len(pictures.items), -1).mean(1).tolist() if found else []
+                    noisy_latents = run.noise_schedule.add_noise(clean, fixed_noise, timesteps)
+                    prompt_embeds = _prompt_embeds(run, pictures, batch, no_picture)
+                    model_pred = _model_pred(run, noisy_latents, timesteps, prompt_embeds)
+                target = training_target(run.noise_schedule, clean, fixed_noise, timesteps)
+                errors.append((model_pred.float() - target.float()).square().mean((1, 2, 3)))
+    return torch.cat(errors).reshape(len(pictures.items), -1).mean(1).tolist() if errors else []
 
 
 def _on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """On the device, without making Python wait for it."""
+    """Copy a tensor to the device. Python does not wait for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _joined(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
-    return None if first is None else torch.cat([first, second])
+def _joined(first: Conditioning, second: Conditioning) -> Conditioning:
+    """The prompt_embeds of two batches as one batch."""
+    hidden = torch.cat([first.hidden, second.hidden])
+    if first.pooled is None or second.pooled is None:
+        return Conditioning(hidden, None)
+    return Conditioning(hidden, torch.cat([first.pooled, second.pooled]))
 
 
-def _autocast(run: Run) -> contextlib.AbstractContextManager:
-    precision = run.settings["precision"]
+def _autocast(run: Run) -> contextlib.AbstractContextManager[None]:
+    precision = run.settings.precision
     half = precision in ("fp16", "bf16")
     return torch.autocast(run.processes.device.type, DTYPES[precision]) if half else contextlib.nullcontext()
 

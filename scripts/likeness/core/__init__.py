@@ -1,0 +1,1 @@
+"""What all other packages use: errors, files, manifests, cache keys, devices and the command line."""

@@ -1,0 +1,241 @@
+"""Sampling pictures from a checkpoint at several weights, with the same seeds for every checkpoint and weight."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby, takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from likeness.core.devices import out_of_memory
+from likeness.core.errors import LikenessError
+from likeness.models.base_model import check_part, load_part
+from likeness.models.conditioning import Conditioning
+from likeness.models.families import FAMILIES
+from likeness.models.lora_merge import MergedLora, Tensors, diffusers_reads, read_layers
+from likeness.models.prompt_conditioning import prompt_conditioning
+from likeness.models.prompts import literal
+
+# A1111's names of samplers, each with diffusers' class and its settings (diffusers' documentation, Schedulers:
+# "A1111/k-diffusion to diffusers"). All settings that differ are given, so that the scheduler_config.json of a base
+# model cannot change the sampler.
+_DPM = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {**_DPM, "use_karras_sigmas": True}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {**_DPM, "use_karras_sigmas": False}),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "Euler": ("EulerDiscreteScheduler", {"use_karras_sigmas": False}),
+    "DDIM": ("DDIMScheduler", {}),
+    "UniPC": ("UniPCMultistepScheduler", {"use_karras_sigmas": False}),
+}
+# The settings that are read from the base model's scheduler_config.json: the noise schedule of its training, and the
+# first and the last step of sampling. The other settings in the file are those of another sampler.
+_NOISE = (
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    *("rescale_betas_zero_snr", "timestep_spacing", "steps_offset", "set_alpha_to_one"),
+)
+# Settings that would turn each sampler into another one. clip_sample is among them because some schedulers of diffusers
+# clip by default, and latents have values beyond 1.
+_NO_OTHER = dict.fromkeys(
+    ("clip_sample", "thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
+)
+
+# The batch size on a CPU: faster than one picture at a time on the demonstration's base (docs/sampling.md).
+# Twice as many were 9 % faster there, but take twice the memory: at 512 px the VAE needs about 0.4 GB for each picture.
+CPU_BATCH = 4
+# The share of a GPU's free memory that the batch size is computed from: the allocator leaves gaps between its blocks. A
+# share that is too large is no error: the batch is drawn again in halves.
+PLANNED_SHARE = 0.9
+
+
+class Cell(NamedTuple):
+    """One picture of a run's samples."""
+
+    weight: float
+    prompt: str
+    kind: str
+    """near, far or canary for prompts that name the person; untrained for those that must not; two_people."""
+    seed: int
+
+
+def cells(sample: Mapping[str, Any], subject: Mapping[str, Any], epoch: int) -> list[Cell]:
+    """All pictures of one checkpoint, ordered by weight, prompt, seed. Epoch 0, the base model, has only weight 0."""
+    noun = literal(subject["class_noun"])
+    names = {"subject": f"{literal(subject['trigger'])} {noun}", "class_noun": noun}
+    kinds = {
+        "near": sample["prompts"],
+        "far": sample["far_prompts"],
+        "canary": sample["canary_prompts"],
+        "untrained": sample["untrained_prompts"],
+        "two_people": [sample["two_people_prompt"]] if sample["two_people_prompt"] else [],
+    }
+    prompts = [(prompt.format(**names), kind) for kind, texts in kinds.items() for prompt in texts]
+    weights = sample["weights"] if epoch else [0.0]
+    return [
+        Cell(weight, prompt, kind, seed) for weight in weights for prompt, kind in prompts for seed in sample["seeds"]
+    ]
+
+
+class Pipeline(NamedTuple):
+    """diffusers' pipeline, the function that sets the weight of the LoRA, and whether the conditioning depends on this
+    weight."""
+
+    diffusers: Any
+    set_weight: Callable[[float], None]
+    conditioning_by_weight: bool
+
+
+def load_pipeline(
+    base: Mapping[str, Any], lora: Path | None, device: torch.device, sampler: str = "DPM++ 2M Karras"
+) -> Pipeline:
+    """The base model with one of SAMPLERS, and with a LoRA if there is one.
+
+    diffusers loads a LoRA or LoCon as it does for its users. Other kinds of networks are merged into the weights by
+    lora_merge. Raises LikenessError if the model lacks a layer that the file has, or if a file of the base model was
+    changed.
+    """
+    import diffusers
+
+    family, dtype = FAMILIES[base["family"]], torch.float16 if device.type == "cuda" else torch.float32
+    check_part(base, "scheduler")
+    parts = {part: load_part(base, part, dtype) for part in family.parts if part != "scheduler"}
+    own = json.loads((base["path"] / "scheduler/scheduler_config.json").read_text())
+    noise = {key: own[key] for key in _NOISE if key in own}
+    parts["scheduler"] = diffusers.DDIMScheduler.from_config(noise, clip_sample=False)
+    # Not from_pretrained: model_index.json may list further parts and other classes, which are not available here.
+    none = ("safety_checker", "feature_extractor", "requires_safety_checker")
+    pipeline = getattr(diffusers, family.pipeline)(**parts, **({} if family.name == "sdxl" else dict.fromkeys(none)))
+    scheduler, settings = SAMPLERS[sampler]
+    pipeline.scheduler = getattr(diffusers, scheduler).from_config(
+        pipeline.scheduler.config, **_NO_OTHER, **settings, prediction_type=base["prediction_type"]
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    layers = read_layers(lora) if lora else {}
+    set_weight = _with_lora(pipeline, lora, layers) if lora else lambda weight: None
+    return Pipeline(pipeline.to(device), set_weight, any(key.startswith("lora_te") for key in layers))
+
+
+def _with_lora(pipeline: Any, lora: Path, layers: Mapping[str, Tensors]) -> Callable[[float], None]:
+    """Load a LoRA file with these layers into the pipeline's models. Returns the function that sets its weight, which
+    loads nothing again."""
+    encoders = [getattr(pipeline, part) for part in _encoder_parts(pipeline)]
+    if not diffusers_reads(layers):
+        return MergedLora(layers, pipeline.unet, encoders).set_weight
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    pipeline.load_lora_weights(lora, adapter_name="lora")
+    # The loader skips keys that it does not know, at best with a line in the log.
+    placed = sum(
+        isinstance(module, BaseTunerLayer) for model in (pipeline.unet, *encoders) for module in model.modules()
+    )
+    if placed != len(layers):
+        raise LikenessError(
+            f"{lora.name}: diffusers found a place for {placed} of its {len(layers)} layers; draw with the base model "
+            "that it was trained on, and with the versions of envs/base.txt"
+        )
+    return lambda weight: pipeline.set_adapters("lora", weight)
+
+
+def draw_pictures(
+    pipeline: Pipeline, cells: Sequence[Cell], sample: Mapping[str, Any], resolution: int
+) -> Iterator[tuple[Cell, Image.Image]]:
+    """Each cell with its picture, drawn in batches that fill the device. The noise is made on the CPU on every device.
+
+    Cells with the same weight must be neighbours, so that each weight is set once. Each prompt is encoded once, or once
+    for each weight if the LoRA changes the text encoders. The prompts of a batch have the same number of chunks. Raises
+    LikenessError if there is not enough memory for a single picture.
+    """
+    device = pipeline.diffusers.device
+    # On a GPU the first picture is drawn alone, to measure the memory that a picture needs.
+    measuring = sample["batch_size"] is None and device.type == "cuda"
+    size = 1 if measuring else sample["batch_size"] or CPU_BATCH
+    conditionings: dict[str, Conditioning] = {}
+    for weight, group in groupby(cells, key=lambda cell: cell.weight):
+        pipeline.set_weight(weight)
+        if pipeline.conditioning_by_weight:
+            conditionings.clear()
+        waiting = list(group)
+        while waiting:
+            next_cells = waiting[:size]
+            for text in (sample["negative_prompt"], *(cell.prompt for cell in next_cells)):
+                if text not in conditionings:
+                    conditionings[text] = _conditioning_of(pipeline.diffusers, text, sample["clip_skip"])
+            length = conditionings[next_cells[0].prompt].hidden.shape[1]
+            batch = list(
+                takewhile(lambda cell: conditionings[cell.prompt].hidden.shape[1] == length, next_cells)  # noqa: B023
+            )
+            images = _images(pipeline.diffusers, batch, conditionings, sample, resolution)
+            if images is None:
+                size, measuring = len(batch) // 2, False
+                continue
+            yield from zip(batch, images, strict=True)
+            waiting = waiting[len(batch) :]
+            if measuring:
+                size, measuring = _batch_size_that_fits(device), False
+
+
+def _images(
+    pipeline: Any,
+    batch: Sequence[Cell],
+    conditionings: Mapping[str, Conditioning],
+    sample: Mapping[str, Any],
+    resolution: int,
+) -> list[Image.Image] | None:
+    """The pictures of a batch; None if the device has not enough memory for all of them.
+
+    Raises LikenessError if it has not enough for a single one.
+    """
+    prompts = [conditionings[cell.prompt] for cell in batch]
+    negative = [conditionings[sample["negative_prompt"]]] * len(batch)
+    # diffusers needs both in the same length, so both are repeated. Attention to a repeated text is the same as
+    # attention to the text. A1111 computes the two one after the other.
+    length = math.lcm(*(texts[0].hidden.shape[1] for texts in (prompts, negative)))
+    inputs = {}
+    for name, texts in (("prompt_embeds", prompts), ("negative_prompt_embeds", negative)):
+        inputs[name] = torch.cat([text.hidden.repeat(1, length // text.hidden.shape[1], 1) for text in texts])
+        if texts[0].pooled is not None:
+            pooled = [text.pooled for text in texts if text.pooled is not None]
+            inputs[name.replace("prompt_embeds", "pooled_prompt_embeds")] = torch.cat(pooled)
+    if pipeline.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(pipeline.device)
+    try:
+        return pipeline(
+            **inputs,
+            num_inference_steps=sample["steps"],
+            guidance_scale=sample["guidance_scale"],
+            height=resolution,
+            width=resolution,
+            generator=[torch.Generator().manual_seed(cell.seed) for cell in batch],
+        ).images
+    except RuntimeError as error:
+        explained = out_of_memory(error, {"resolution": resolution})
+        if not explained:
+            raise
+        if len(batch) == 1:
+            raise explained from None
+    torch.cuda.empty_cache()  # after the except block: within it the error still refers to the tensors of its frames
+    return None
+
+
+def _batch_size_that_fits(device: torch.device) -> int:
+    """The batch size for a GPU, by the peak memory of the batch before, which had one picture."""
+    allocated = torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
+    return max(1, int(PLANNED_SHARE * free / (torch.cuda.max_memory_allocated(device) - allocated)))
+
+
+def _conditioning_of(pipeline: Any, text: str, clip_skip: int) -> Conditioning:
+    """The conditioning on a prompt. The code is that of the training: diffusers supports neither weights nor more than
+    77 tokens, and its clip_skip does not support the text encoders of transformers 5.6 and later."""
+    parts = _encoder_parts(pipeline)
+    encoders = [getattr(pipeline, part) for part in parts]
+    tokenizers = [getattr(pipeline, part.replace("text_encoder", "tokenizer")) for part in parts]
+    with torch.no_grad():
+        return prompt_conditioning(encoders, tokenizers, text, clip_skip)
+
+
+def _encoder_parts(pipeline: Any) -> list[str]:
+    return [name for name in ("text_encoder", "text_encoder_2") if getattr(pipeline, name, None)]

@@ -1,0 +1,3 @@
+"""Words with a known number of CLIP tokens."""
+
+HAT = "hat "  # one token
