@@ -49,10 +49,8 @@ def append_comment(file: Path) -> None:
 
 
 def test_nothing_changed(project):
-    started = time.monotonic()
     outcome = project.run()
     assert outcome.jobs == {} and "Nothing to be done" in outcome.text
-    assert time.monotonic() - started < 20, "about 2 s on an idle machine; 20 s is for a busy one"
 
 
 def test_everything_only_touched(project):
