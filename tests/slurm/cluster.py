@@ -234,15 +234,21 @@ class Job(NamedTuple):
 
 
 def jobs(folder: Path) -> list[Job]:
-    """All jobs that the workflow in a folder has submitted, in the order of submission."""
+    """All jobs that the workflow in a folder has submitted and that ended, in the order of submission."""
     columns = "WorkDir,JobIDRaw,Comment,State,Account,Partition,NodeList,TimelimitRaw,ReqTRES"
-    rows = output("sacct", "--allocations", "--parsable2", "--noheader", "--format", columns).splitlines()
+
+    def accounted() -> list[list[list[str]]] | None:
+        """The rows of the jobs. The database gets a job's comment at its end, on a busy machine seconds later."""
+        rows = output("sacct", "--allocations", "--parsable2", "--noheader", "--format", columns).splitlines()
+        own = [cells for cells in (row.split("|") for row in rows) if cells[0] == str(folder)]
+        return [own] if all(cells[2] for cells in own) else None
+
+    (rows,) = wait_for("the comments of all jobs in SLURM's database", accounted, seconds=60)
     found = []
-    for place, number, comment, state, account, partition, node, minutes, requested in (r.split("|") for r in rows):
-        if place == str(folder):
-            rule = re.match(r"rule_(\w+?)(_wildcards_|$)", comment)[1]
-            asked = dict(part.split("=") for part in requested.split(","))
-            found.append(Job(number, rule, state.split()[0], account, partition, node, int(minutes), asked))
+    for _, number, comment, state, account, partition, node, minutes, requested in rows:
+        rule = re.match(r"rule_(\w+?)(_wildcards_|$)", comment)[1]
+        asked = dict(part.split("=") for part in requested.split(","))
+        found.append(Job(number, rule, state.split()[0], account, partition, node, int(minutes), asked))
     return found
 
 
