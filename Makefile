@@ -29,7 +29,7 @@ WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
 .PHONY: env demo test test-unit docs test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-duplicates bench-dataset bench-train bench-base \
-	bench-sample bench-choice bench-likeness bench-report bench-scale
+	bench-sample bench-choice bench-likeness bench-portraits bench-report bench-scale
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -109,6 +109,10 @@ bench-choice: env
 bench-likeness: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_likeness.py --folder .bench/likeness --rows docs/likeness.tsv
+
+bench-portraits: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_portraits.py --folder .bench/portraits
 
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser

@@ -42,6 +42,7 @@ include: "rules/models.smk"
 include: "rules/dataset.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/portraits.smk"
 include: "rules/report.smk"
 
 
@@ -72,6 +73,7 @@ localrules:
     build_dataset_page,
     build_report,
     compare_runs,
+    build_gallery,
     build_index,
 
 
@@ -90,3 +92,4 @@ rule all:
             run=config["runs"],
             product=["best/choice.json", "grid.png", "grids", "report.html"],
         ),
+        galleries,

@@ -96,11 +96,22 @@ if workflow.is_main_process:
         logger.warning(f"config: {sentence}")
 
 
+# A pattern for a wildcard without any value: it matches nothing.
+NO_NAME = "(?!)"
+
+
 wildcard_constraints:
     subject="|".join(config["subjects"]),
     run="|".join(config["runs"]),
+    base=f"(?:{'|'.join(config['bases'])})",  # that of the top level is empty
+    skip=r"|-clip_skip\d+",  # empty: the clip_skip of the top level
     epoch=r"\d{6}",
+    scene="|".join(config["portraits"]["scenes"]) or NO_NAME,
+    place="|".join(config["places"]) or NO_NAME,
 
+
+# Keys of a scene or place on which no drawn pixel depends.
+NOT_DRAWN = ("keep", "consent", "pictures", "faces")
 
 # Bytes. Longer settings (hundreds of prompts, or a few very long ones) are passed in a file.
 LONGEST_IN_COMMAND = 50_000
@@ -122,7 +133,7 @@ def settings(*names):
     """A function of the wildcards that gives canonical JSON of only the keys in `names` ("train", "train.rank",
     "subject").
 
-    A rule has one text with all its settings, because Snakemake compares params as a set of values. If rank and
+    A rule with a {base} wildcard gets the keys of that base model. A rule has one text with all its settings, because Snakemake compares params as a set of values. If rank and
     alpha swap their values, it would see no change. If the rule has a {run} wildcard, the run's overrides apply.
     """
 
@@ -137,6 +148,32 @@ def settings(*names):
             known |= {"subject": subject, "subject_name": wildcards.subject}
         if "run" in wildcards.keys():
             known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
+            known["keep"] = {
+                "scene": {
+                    name: scene["keep"]
+                    for name, scene in config["portraits"]["scenes"].items()
+                },
+                "place": {
+                    name: place["keep"] for name, place in config["places"].items()
+                },
+            }
+        if "scene" in wildcards.keys():
+            scene = config["portraits"]["scenes"][wildcards.scene]
+            known |= {
+                "scene": as_sampled(scene, known["sample"]),
+                "scene_name": wildcards.scene,
+            }
+        if "place" in wildcards.keys():
+            place = config["places"][wildcards.place]
+            known |= {
+                "place": as_sampled(place, known["sample"]),
+                "place_name": wildcards.place,
+            }
+            known["people"] = people_of_place(wildcards)
+        if "base" in wildcards.keys():
+            known |= config["bases"][wildcards.base]
+        if "skip" in wildcards.keys() and wildcards.skip:
+            known["clip_skip"] = int(wildcards.skip.removeprefix("-clip_skip"))
         if "epoch" in wildcards.keys():
             known["epoch"] = int(wildcards.epoch)
         chosen = {}
@@ -150,6 +187,15 @@ def settings(*names):
         return canonical(chosen).replace("<", "\\u003c")
 
     return text
+
+
+def as_sampled(drawing, sample):
+    """The settings of a scene or place. Keys that are left empty, and the batch size, are those of the run's `sample`.
+    What only the ranking reads is left out."""
+    keys = ("negative_prompt", "sampler", "steps", "guidance_scale")
+    filled = {key: sample[key] for key in keys if drawing[key] is None}
+    drawn = {key: value for key, value in drawing.items() if key not in NOT_DRAWN}
+    return drawn | filled | {"batch_size": sample["batch_size"]}
 
 
 def text_file_param(text_of):
@@ -276,6 +322,8 @@ def write_partial_index():
     ]
     arguments["--choices"] = [best[key] / "choice.json" for key in finished]
     arguments["--previews"] = [best[key] / f"{'_'.join(key)}.png" for key in finished]
+    pages = [best[key].with_name("portraits.html") for key in finished]
+    arguments["--galleries"] = [page for page in pages if page.is_file()]
     words = [word for name, values in arguments.items() for word in (name, *values)]
     subprocess.run([sys.executable, SCRIPTS / "build_index.py", *words])
     oldest = min(path.stat().st_mtime for path in arguments["--choices"])

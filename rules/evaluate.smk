@@ -2,7 +2,7 @@ rule sample_checkpoint:
     input:
         code=code("sample_checkpoint.py"),
         models=trained_models,
-        base="results/base.json",
+        base=drawing_base,
     output:
         samples="results/{subject}/{run}/samples/{epoch}.tsv",
         folder=directory("results/{subject}/{run}/samples/{epoch}"),
@@ -20,7 +20,6 @@ rule sample_checkpoint:
         contents=contents("sample_checkpoint.py"),
         config=section(
             "sample",
-            "clip_skip",
             "resolution",
             "subject.trigger",
             "subject.class_noun",
@@ -77,7 +76,8 @@ rule choose_checkpoint:
         code=code("choose_checkpoint.py"),
         scores="results/{subject}/{run}/scores.tsv",
         models="results/{subject}/{run}/models.json",
-        base="results/base.json",
+        base=trained_base,
+        drawing_base=drawing_base,
         dataset="results/{subject}/dataset.json",
         crops="results/{subject}/crops.tsv",
         measured_by="results/models/models.json",
@@ -122,7 +122,7 @@ rule choose_checkpoint:
         "{wildcards.subject}/{wildcards.run}: choose checkpoint and weight"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --scores {input.scores:q}"
-        " --models {input.models:q} --base {input.base:q} --dataset {input.dataset:q} --crops {input.crops:q}"
+        " --models {input.models:q} --base {input.base:q} --drawing-base {input.drawing_base:q} --dataset {input.dataset:q} --crops {input.crops:q}"
         " --measured-by {input.measured_by:q} --choice {output.choice:q}"
         " --lora {output.lora:q} --sidecar {output.sidecar:q} --preview {output.preview:q} --card {output.card:q}"
 

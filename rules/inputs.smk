@@ -95,7 +95,37 @@ def gpu_count(wildcards):
 
 def base_model_files(wildcards):
     """The files of a local base model and of the user's own VAE. A hub id has no files here."""
-    return [f for key in ("base_model", "vae") for f in local_model_files(config[key])]
+    base = config["bases"][wildcards.base]
+    return [f for key in ("base_model", "vae") for f in local_model_files(base[key])]
+
+
+def bases_of_its_family(wildcards):
+    """The manifests of base models that exchange a LoRA with this one, if only a job can tell their families."""
+    return [
+        f"results/base{name}.json"
+        for name in config["bases"][wildcards.base]["same_family"]
+    ]
+
+
+def trained_base(wildcards):
+    """The manifest of the base model that a run is trained on."""
+    return f"results/base{config['runs'][wildcards.run]['base']}.json"
+
+
+def drawing_base(wildcards):
+    """The manifest of the base model that draws a run. It may be another one than the run is trained on."""
+    return f"results/base{config['runs'][wildcards.run]['drawing_base']}.json"
+
+
+def portrait_base(wildcards):
+    """The manifest of the base model that draws a run's portraits."""
+    return f"results/base{config['runs'][wildcards.run]['portrait_base']}.json"
+
+
+def latents(wildcards):
+    """The latents that a run is trained on, which depend on its base model and its clip_skip."""
+    name = config["runs"][wildcards.run]["latents"]
+    return f"results/{wildcards.subject}/latents{name}.safetensors"
 
 
 def captioner(wildcards):
@@ -187,6 +217,84 @@ def trained_models(wildcards):
         []
         if int(wildcards.epoch) == 0
         else f"results/{wildcards.subject}/{wildcards.run}/models.json"
+    )
+
+
+def has_portraits(subject):
+    """Whether there are scenes, or places for this subject."""
+    return bool(config["portraits"]["scenes"] or places_of(subject))
+
+
+def places_of(subject):
+    """The names of the places into which a subject's face is put."""
+    return [
+        name
+        for name, place in config["places"].items()
+        if not place["faces"] or subject in place["faces"]
+    ]
+
+
+def people_of_place(wildcards):
+    """The subjects of a place's pictures, each with its words and the face that becomes theirs."""
+    faces = config["places"][wildcards.place]["faces"] or {wildcards.subject: "largest"}
+    words = ("trigger", "class_noun")
+    return [
+        {"name": name, "face": face}
+        | {word: config["subjects"][name][word] for word in words}
+        for name, face in faces.items()
+    ]
+
+
+def place_pictures(wildcards):
+    """The user's pictures of a place."""
+    return source_files(
+        photo_files(Path(config["places"][wildcards.place]["pictures"]))
+    )
+
+
+def choices_of_place(wildcards):
+    """The choices of the run for all subjects of a place."""
+    return [
+        f"results/{who['name']}/{wildcards.run}/best/choice.json"
+        for who in people_of_place(wildcards)
+    ]
+
+
+def loras_of_place(wildcards):
+    """The chosen LoRAs of all subjects of a place."""
+    return [
+        f"results/{who['name']}/{wildcards.run}/best/{who['name']}_{wildcards.run}.safetensors"
+        for who in people_of_place(wildcards)
+    ]
+
+
+def crops_of_place(wildcards):
+    """The tables of crops of all subjects of a place."""
+    return [f"results/{who['name']}/crops.tsv" for who in people_of_place(wildcards)]
+
+
+def drawn_scenes(wildcards):
+    """The tables of all scenes."""
+    return [
+        f"results/{wildcards.subject}/{wildcards.run}/portraits/{scene}.tsv"
+        for scene in config["portraits"]["scenes"]
+    ]
+
+
+def drawn_places(wildcards):
+    """The tables of all places of a subject."""
+    return [
+        f"results/{wildcards.subject}/{wildcards.run}/places/{place}.tsv"
+        for place in places_of(wildcards.subject)
+    ]
+
+
+def galleries(wildcards):
+    """The galleries of all subjects and runs; [] if the configuration asks for no portraits."""
+    return expand(
+        "results/{subject}/{run}/portraits.html",
+        subject=list(filter(has_portraits, config["subjects"])),
+        run=config["runs"],
     )
 
 

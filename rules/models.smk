@@ -21,10 +21,11 @@ rule fetch_base:
         code=code("fetch_base.py"),
         models="results/models/models.json",
         files=base_model_files,
+        same_family=bases_of_its_family,
     output:
-        "results/base.json",
+        "results/base{base}.json",
     log:
-        "results/logs/fetch_base.log",
+        "results/logs/fetch_base{base}.log",
     # Runs first, so that a base model that cannot be used is reported before the photos are read.
     priority: 1
     conda:
@@ -35,10 +36,11 @@ rule fetch_base:
         config=section("base_model", "base_revision", "vae", "prediction_type"),
         roots=[str(root) for root in ROOTS],
     message:
-        "Find and hash the base model"
+        "Find and hash the base model of {output}"
     shell:
         "HF_HUB_OFFLINE=$HUB_OFFLINE exec python {input.code[0]:q} --config {params.config:q} --log {log:q}"
-        " --models {params.models:q} --roots {params.roots:q} --cache results/.cache/fetch_base --base {output:q}"
+        " --models {params.models:q} --roots {params.roots:q} --same-family {input.same_family:q}"
+        " --cache results/.cache/fetch_base --base {output:q}"
 
 
 rule fetch_captioner:

@@ -98,13 +98,17 @@ rule build_report:
             "run_name",
         ),
         sample_list=input_list("samples"),
+        # A link, not an input: the report is there before the portraits, which take long.
+        gallery=lambda wildcards: (
+            ["portraits.html"] if has_portraits(wildcards.subject) else []
+        ),
     message:
         "{wildcards.subject}/{wildcards.run}: write the report"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --threads {threads}"
         " --photos {input.photos:q} --crops {input.crops:q} --upscaled {input.upscaled:q} --captions {input.captions:q}"
         " --dataset {input.dataset:q} --metrics {input.metrics:q} --samples @{params.sample_list:q}"
-        " --scores {input.scores:q} --choice {input.choice:q}"
+        " --scores {input.scores:q} --choice {input.choice:q} --gallery {params.gallery:q}"
         " --cache results/.cache/thumbnails --report {output.report:q}"
         " --folder {output.folder:q}"
 
@@ -153,6 +157,8 @@ rule build_index:
             subject=config["subjects"],
             run=config["runs"],
         ),
+        # For their links. What is on them does not matter here.
+        galleries=ancient(galleries),
     output:
         "results/index.html",
     log:
@@ -165,8 +171,9 @@ rule build_index:
         config_file=text_file_param(settings("subjects")),
         choice_list=input_list("choices"),
         preview_list=input_list("previews"),
+        gallery_list=input_list("galleries"),
     message:
         "Write the first page of the results"
     shell:
         "exec python {input.code[0]:q} --config @{params.config_file:q} --log {log:q} --choices @{params.choice_list:q}"
-        " --previews @{params.preview_list:q} --page {output:q}"
+        " --previews @{params.preview_list:q} --galleries @{params.gallery_list:q} --page {output:q}"

@@ -2,13 +2,13 @@ rule cache_latents:
     input:
         code=code("cache_latents.py"),
         dataset="results/{subject}/dataset.json",
-        base="results/base.json",
+        base="results/base{base}.json",
     output:
-        "results/{subject}/latents.safetensors",
+        "results/{subject}/latents{base}{skip}.safetensors",
     log:
-        "results/logs/{subject}/cache_latents.log",
+        "results/logs/{subject}/cache_latents{base}{skip}.log",
     benchmark:
-        "results/logs/{subject}/cache_latents.benchmark.tsv"
+        "results/logs/{subject}/cache_latents{base}{skip}.benchmark.tsv"
     conda:
         "../envs/likeness.yaml"
     threads: CORES_PER_GPU
@@ -19,7 +19,7 @@ rule cache_latents:
         contents=contents("cache_latents.py"),
         config=section("clip_skip", "flips", "token_lengths"),
     message:
-        "{wildcards.subject}: encode pictures and captions"
+        "{wildcards.subject}: encode pictures and captions into {output}"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --dataset {input.dataset:q} --base {input.base:q}"
         " --cache results/.cache/cache_latents --latents {output:q}"
@@ -32,8 +32,8 @@ rule train_lora:
     input:
         code=code("train_lora.py"),
         dataset="results/{subject}/dataset.json",
-        latents="results/{subject}/latents.safetensors",
-        base="results/base.json",
+        latents=latents,
+        base=trained_base,
         weights=network_weights,
     output:
         models="results/{subject}/{run}/models.json",

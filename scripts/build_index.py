@@ -8,7 +8,7 @@ from likeness.report.index import index_html
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, "choices*", "previews*", "page")
+    args = cli.arguments(__doc__, "choices*", "previews*", "galleries*", "page")
     choices, previews = {}, {}
     for path, preview in zip(args.choices, args.previews, strict=True):
         subject, run, *_ = path.relative_to(args.page.parent).parts
@@ -16,7 +16,8 @@ def main() -> None:
         choices[subject, run] = choice
         previews[subject, run] = checked(preview, choice["preview_sha256"], "choose_checkpoint")
     unfinished = cli.as_mappings(getattr(args.config, "unfinished", {}))
-    html = index_html(choices, previews, cli.as_mappings(args.config.subjects), unfinished)
+    galleries = {page.relative_to(args.page.parent).parts[:2] for page in args.galleries}
+    html = index_html(choices, previews, galleries, cli.as_mappings(args.config.subjects), unfinished)
     write_atomic(args.page, html)
     cli.say(f"{args.page}: {len(html) / 1e6:.1f} MB; open it in a browser")
 

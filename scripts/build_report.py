@@ -9,7 +9,7 @@ TABLES = ("photos", "crops", "upscaled", "captions", "dataset", "metrics", "samp
 
 
 def main() -> None:
-    args = cli.arguments(__doc__, *TABLES, "cache", "report", "folder")
+    args = cli.arguments(__doc__, *TABLES, "gallery*", "cache", "report", "folder")
     thumbnails = thumbnail_cache(args.cache)
     html, pictures = report_page(
         **{name.rstrip("*"): getattr(args, name.rstrip("*")) for name in TABLES},
@@ -17,6 +17,7 @@ def main() -> None:
         subject=vars(args.config.subject),
         config=cli.as_mappings(args.config),
         folder=args.folder.name,
+        has_gallery=bool(args.gallery),
         thumbnails=thumbnails,
         threads=args.threads,
     )

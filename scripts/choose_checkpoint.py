@@ -14,7 +14,7 @@ from likeness.core.manifests import read_json, read_table, write_json
 from likeness.core.provenance import file_sha256
 from likeness.training.checkpoints import checkpoint_file
 
-INPUTS = ("scores", "models", "base", "dataset", "crops", "measured_by")
+INPUTS = ("scores", "models", "base", "drawing_base", "dataset", "crops", "measured_by")
 OUTPUTS = ("choice", "lora", "sidecar", "preview", "card")
 
 
@@ -28,7 +28,9 @@ def main() -> None:
     choice |= {"lora": args.lora.name, "sha256": file_sha256(source)}
     choice |= {"clip": config.select.clip, "leak_limit": config.select.leak_limit}
 
-    base, dataset, measured_by = (read_json(path) for path in (args.base, args.dataset, args.measured_by))
+    base, drawing_base = read_json(args.base), read_json(args.drawing_base)
+    dataset, measured_by = read_json(args.dataset), read_json(args.measured_by)
+    choice |= {"trained_on": _known_by(base), "drawn_with": _known_by(drawing_base)}
     preview = best.preview_png(scores, choice)
     choice |= {"preview": args.preview.name, "preview_sha256": hashlib.sha256(preview).hexdigest()}
     sidecar = _json(best.sidecar(choice, vars(config.subject), base["family"]))
@@ -40,6 +42,7 @@ def main() -> None:
         sample=cli.as_mappings(config.sample),
         select=cli.as_mappings(config.select),
         base=base,
+        drawing_base=drawing_base,
         dataset=dataset,
         hashes={
             args.lora.name: choice["sha256"],
@@ -58,6 +61,11 @@ def main() -> None:
     write_json(args.choice, choice, indent=2, ensure_ascii=False)
     sentences = *advice(choice), separation(choice, vars(config.subject))
     cli.say(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences))
+
+
+def _known_by(base: Mapping[str, Any]) -> dict[str, str]:
+    """What tells a base model from others: its name and its digest."""
+    return {key: base[key] for key in ("model", "digest")}
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ def main() -> None:
     def faults(cells: Sequence[sampling.Cell]) -> list[str]:
         drawn.update((cell, path) for cell in cells if (path := store.find(of(cell))))
         missing = [cell for cell in cells if cell not in drawn]
-        images = sampling.draw_pictures(pipeline(), missing, sample, resolution) if missing else ()
+        images = sampling.draw_pictures(pipeline(), missing, sample, (resolution, resolution)) if missing else ()
         for cell, image in cli.progress(images, total=len(missing), desc="class pictures", unit="picture"):
             drawn[cell] = store.put(png_bytes(np.asarray(image)), of(cell))
         return [fault(cell) for cell in cells]
@@ -82,7 +82,7 @@ def main() -> None:
     rows, pictures = [], {}
     for n, cell in enumerate(class_pictures.choose_pictures(list(prompts), subject.regularisation_images, faults)):
         name = f"{n:04d}_s{cell.seed}.png"
-        how = infotext(cell.prompt, cell.seed, resolution, settings, base, None)
+        how = infotext(cell.prompt, cell.seed, (resolution, resolution), settings, base, None)
         pictures[name] = marked_png(read_photo(drawn[cell]), how)
         sha256 = hashlib.sha256(pictures[name]).hexdigest()
         about = {"caption": prompts[cell.prompt], "seed": cell.seed}

@@ -23,9 +23,10 @@ SETTINGS = ("negative_prompt", "steps", "sampler", "guidance_scale", "clip_skip"
 
 def main() -> None:
     args = cli.arguments(__doc__, "models*", "base", "cache", "samples", "folder")
-    sample = vars(args.config.sample) | {"clip_skip": args.config.clip_skip}
+    sample = vars(args.config.sample)
     subject = vars(args.config.subject)
     epoch, resolution = args.config.epoch, args.config.resolution
+    size = (resolution, resolution)
     base = load_manifest(args.base)
     lora = checkpoint_file(args.models[0], epoch) if epoch else None
     claim_gpu(cli.say)
@@ -47,7 +48,9 @@ def main() -> None:
     if missing:
         pipeline = sampling.load_pipeline(base, lora, torch_device(), sample["sampler"])
         for cell, image in cli.progress(
-            sampling.draw_pictures(pipeline, missing, sample, resolution), total=len(missing), desc=f"epoch {epoch}"
+            sampling.draw_pictures(pipeline, missing, sample, size),
+            total=len(missing),
+            desc=f"epoch {epoch}",
         ):
             paths[cell] = store.put(png_bytes(np.asarray(image)), of(cell))
 
@@ -57,7 +60,7 @@ def main() -> None:
         name = f"{n:04d}_w{cell.weight:.2f}_s{cell.seed}.png"
         pixels = read_photo(paths[cell])
         used = UsedLora(lora.stem, cell.weight, hash_of_lora) if lora else None
-        pictures[name] = marked_png(pixels, infotext(cell.prompt, cell.seed, resolution, settings, base, used))
+        pictures[name] = marked_png(pixels, infotext(cell.prompt, cell.seed, size, settings, base, used))
         sha256 = hashlib.sha256(pictures[name]).hexdigest()
         content = {"sha256": sha256, "pixels": digest(canonical(pixels.shape), pixels.tobytes())}
         rows.append({"epoch": epoch, **cell._asdict(), "image": f"{args.folder.name}/{name}", **content})

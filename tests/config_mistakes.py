@@ -3,6 +3,7 @@
 import copy
 import datetime
 
+from portrait_mistakes import PORTRAIT_MISTAKES
 from project import CONFIG
 
 ENDLESS: list = []
@@ -34,6 +35,7 @@ MISTAKES = {
         "empty",
         "subjects.ava.regularisation: no photo in 'empty'",
     ),
+    **PORTRAIT_MISTAKES,
     "no class pictures": (
         ["subjects", "ava", "regularisation_images"],
         0,
@@ -138,16 +140,16 @@ MISTAKES = {
     "OneTrainer's list of people": (["concepts"], [], "concepts: unknown key; did you mean subjects?"),
     "key of a section at the top": (["batch_size"], 2, "batch_size: unknown key; did you mean train.batch_size or sam"),
     "key of the top in a section": (
-        ["sample", "clip_skip"],
-        2,
-        "sample.clip_skip: unknown key; did you mean clip_skip at the top?",
+        ["sample", "resolution"],
+        64,
+        "sample.resolution: unknown key; did you mean resolution at the top?",
     ),
     "key of a section in a run": (["runs"], {"a": {"rank": 4}}, "runs.a.rank: unknown key; did you mean train.rank?"),
     "kohya's name in a run": (["runs"], {"a": {"lr": 1}}, "runs.a.lr: unknown key; did you mean train.learning_rate?"),
     "what no run overrides": (
         ["runs"],
         {"a": {"resolution": 64}},
-        "runs.a.resolution: unknown key; a run overrides train, sample and select",
+        "runs.a.resolution: unknown key; a run overrides train, sample, select and the base model",
     ),
     "misspelt key of a subject that is called as a section": (
         ["subjects"],
@@ -246,6 +248,13 @@ MISTAKES = {
     "no base model's file": (["base_model"], "sd15.safetensors", "base_model: nothing at 'sd15.safetensors'"),
     "no base model in a folder that is here": (["base_model"], "photos/sd15", "base_model: nothing at 'photos/sd15'"),
     "no model at home": (["base_model"], "~/sd15", "base_model: nothing at '~/sd15'; expected a diffusers folder"),
+    "no model that draws": (
+        ["sample", "base_model"],
+        "./finetune",
+        "runs.portrait.sample.base_model: nothing at './finetune'; expected a diffusers folder",
+    ),
+    "no base model of a run": (["runs", "portrait"], {"base_model": "xl"}, "runs.portrait.base_model: nothing at 'xl'"),
+    "no VAE of a run": (["runs", "portrait"], {"vae": "o/vae"}, "runs.portrait.vae: nothing at 'o/vae'; expected a"),
     "no VAE": (["vae"], "stabilityai/sd-vae-ft-mse", "vae: nothing at 'stabilityai/sd-vae-ft-mse'; expected a"),
     "no CLIP": (
         ["select"],

@@ -116,6 +116,14 @@ def dataset_page(page) -> Path:
 
 
 @pytest.fixture(scope="session")
+def gallery_page(tmp_path_factory, ava) -> Path:
+    """The gallery of made portraits: two scenes and a place."""
+    from made_pages import gallery_page
+
+    return gallery_page(tmp_path_factory.mktemp("gallery"), ava)
+
+
+@pytest.fixture(scope="session")
 def runs_page(tmp_path_factory, ava) -> Path:
     """The page that compares two runs; the second has the higher identity."""
     from made_pages import runs_page

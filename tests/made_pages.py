@@ -1,8 +1,10 @@
-"""Pages of made-up results, as the scripts write them: a report, a page that compares runs, and a first page."""
+"""Pages of made-up results, as the scripts write them: a report, a gallery, a page that compares runs, and a first
+page."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from likeness.core.provenance import SCRIPTS, file_sha256
 from likeness.drawing.marking import marked_png
+from made_portraits import write_portraits
 from made_run import (
     SELECT,
     build_report,
@@ -39,6 +42,25 @@ def report_page(run: Path, ava: Path) -> Path:
     return run / "report.html"
 
 
+def gallery_page(run: Path, ava: Path) -> Path:
+    """The gallery of made portraits, as written by the script."""
+    stranger, own = ava.with_name("otto") / "00.jpg", [ava / f"{n:02d}.jpg" for n in range(3)]
+    build_gallery(write_portraits(run, stranger, own), run / "portraits.html")
+    return run / "portraits.html"
+
+
+def build_gallery(table: Path, page: Path) -> None:
+    """Write the gallery; the folder of its previews is beside it."""
+    options = {
+        "--portraits": [table],
+        "--cache": [page.parent / "cache"],
+        "--page": [page],
+        "--folder": [page.with_name("gallery")],
+        "--config": [json.dumps({"subject_name": "ava", "run_name": "portrait"})],
+    }
+    run_script("build_gallery.py", options)
+
+
 RUNS = {"portrait": {"rank": 16, "optimizer": "AdamW"}, "strong": {"rank": 64, "optimizer": "AdamW"}}
 
 
@@ -57,7 +79,8 @@ def runs_page(subject: Path, ava: Path) -> Path:
 
 
 def compare_runs(subject: Path, page: Path) -> None:
-    sections = {"sample": {"steps": 25}, "select": SELECT}
+    base = {"base_model": "demo", "base_revision": None, "vae": None, "prediction_type": None, "clip_skip": 1}
+    sections = base | {"sample": {"steps": 25} | base, "select": SELECT}
     config = {"subject_name": "ava", "runs": {name: {"train": train, **sections} for name, train in RUNS.items()}}
     options = {
         "--choices": [subject / name / "best/choice.json" for name in RUNS],
@@ -90,7 +113,7 @@ def index_page(results: Path, ava: Path) -> Path:
     return results / "index.html"
 
 
-def build_index(results: Path, page: Path) -> None:
+def build_index(results: Path, page: Path, galleries: Sequence[Path] = ()) -> None:
     subjects = {
         name: {"trigger": trigger, "class_noun": noun, "consent": "synthetic"}
         for name, (trigger, noun) in PEOPLE.items()
@@ -98,6 +121,7 @@ def build_index(results: Path, page: Path) -> None:
     options = {
         "--choices": sorted(results.glob("*/*/best/choice.json")),
         "--previews": sorted(results.glob("*/*/best/*.png")),
+        "--galleries": list(galleries),
         "--page": [page],
         "--config": [json.dumps({"subjects": subjects})],
     }

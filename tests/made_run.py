@@ -112,12 +112,14 @@ def made_infotext(row: pd.Series, side: int) -> str:
     """The infotext of a picture, as sample_checkpoint writes it."""
     settings = {"negative_prompt": "", "steps": 12, "sampler": "Euler a", "guidance_scale": 7.0, "clip_skip": 1}
     lora = UsedLora(f"ava_portrait-{row['epoch']:06d}", row["weight"], "0123456789ab") if row["epoch"] else None
-    return infotext(row["prompt"], row["seed"], side, settings, {"model": "demo", "digest": "d" * 64}, lora)
+    return infotext(row["prompt"], row["seed"], (side, side), settings, {"model": "demo", "digest": "d" * 64}, lora)
 
 
 def made_choice(scores: pd.DataFrame, lora: str = "ava_portrait.safetensors") -> dict:
     """choice.json of these scores, for a LoRA file that does not exist."""
-    return selection.choose(scores, **SELECT) | {"lora": lora, "sha256": "5" * 64, "clip": None, "leak_limit": 0.5}
+    bases = dict.fromkeys(("trained_on", "drawn_with"), {"model": "demo", "digest": "3" * 64})
+    of_lora = {"lora": lora, "sha256": "5" * 64}
+    return selection.choose(scores, **SELECT) | of_lora | bases | {"clip": None, "leak_limit": 0.5}
 
 
 def write_models(folder: Path, epochs: int) -> Path:
@@ -131,8 +133,9 @@ def write_models(folder: Path, epochs: int) -> Path:
     return folder / "models.json"
 
 
-def build_report(run: Path, report: Path) -> None:
-    """Write the report of a run with its subject in `subject`, as the rule does; its folder has the same name."""
+def build_report(run: Path, report: Path, gallery: Sequence[str] = ()) -> None:
+    """Write the report of a run with its subject in `subject`, as the rule does; its folder has the same name.
+    `gallery` is the page of its portraits, if it has one."""
     inputs = {"metrics": run / "log" / "metrics.tsv", "scores": run / "scores.tsv", "choice": run / "choice.json"}
     _build(
         "build_report.py",
@@ -140,6 +143,8 @@ def build_report(run: Path, report: Path) -> None:
         inputs | {"report": report, "folder": report.with_suffix("")},
         "--samples",
         *sorted((run / "samples").glob("*.tsv")),
+        "--gallery",
+        *gallery,
     )
 
 

@@ -28,6 +28,7 @@ CONFIG = {
         **{"prompts": ["photo of {subject}"], "untrained_prompts": ["photo of a {class_noun}"]},
         **{"weights": [0.5, 1.0], "seeds": [1], "steps": 2},
     },
+    "portraits": {"scenes": {}},
 }
 
 

@@ -102,7 +102,9 @@ def drawn_pictures(base: Path) -> list[tuple[Cell, np.ndarray]]:
             for noun, seed in itertools.product(NOUNS, seeds)
         ]
         pipeline = load_pipeline(about, None, torch.device("cpu"))
-        images = tqdm(draw_pictures(pipeline, cells, SAMPLE, SIDE), total=len(cells), desc="drawn", unit="picture")
+        images = tqdm(
+            draw_pictures(pipeline, cells, SAMPLE, (SIDE, SIDE)), total=len(cells), desc="drawn", unit="picture"
+        )
         return [(cell, np.asarray(image)) for cell, image in images]
 
 

@@ -284,7 +284,7 @@ def pasted(image: np.ndarray, faces: Sequence[Face], seed: int) -> tuple[np.ndar
         side = size / FACE_HEIGHT
         middle = _free_place(rng, image.shape[1::-1], HEAD_RADIUS * side, discs)
         _paste(image, portrait, side, degrees, middle)
-        boxes[i] = _true_box(side, degrees, middle)
+        boxes[i] = true_box(side, degrees, middle)
     return image, [boxes[i] for i in range(len(faces))]
 
 
@@ -319,7 +319,7 @@ def _paste(image: np.ndarray, portrait: np.ndarray, side: float, degrees: float,
     view[:] = np.rint(mask * head + (1 - mask) * view)
 
 
-def _true_box(side: float, degrees: float, middle: np.ndarray) -> Box:
+def true_box(side: float, degrees: float, middle: np.ndarray) -> Box:
     """The upright box around the ellipse of a face in a rotated picture."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     u, v = (np.array(FACE_CENTER) - 0.5) * side

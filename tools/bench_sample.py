@@ -103,7 +103,8 @@ def likeness(base: dict, lora: Path, settings: dict, device: torch.device) -> li
 
 def _drawn(base: dict, lora: Path, sample: dict, device: torch.device) -> list[np.ndarray]:
     return [
-        np.asarray(image) for _, image in draw_pictures(load_pipeline(base, lora, device, SAMPLER), CELLS, sample, SIDE)
+        np.asarray(image)
+        for _, image in draw_pictures(load_pipeline(base, lora, device, SAMPLER), CELLS, sample, (SIDE, SIDE))
     ]
 
 

@@ -14,7 +14,7 @@ HEAD = """# config.yaml, key by key
 
 This page lists every key of `config.yaml`, its default and its meaning. It is made by `tools/document_config.py` from
 `scripts/likeness/config/`. With `docs/config.schema.json` editors complete and check the file. A run may override any
-key of `train`, `sample` and `select`.
+key of `train`, `sample` and `select`, and the base model.
 
 ## How it is read
 
@@ -81,7 +81,10 @@ def table(model: dict) -> str:
 
 def main() -> None:
     schema = json_schema()
-    places = {"Subject": "subjects.{name}"}
+    places = {
+        **{"Subject": "subjects.{name}", "Run": "runs.{name}"},
+        **{"Scene": "portraits.scenes.{name}", "Place": "places.{name}"},
+    }
     parts = [HEAD, "## top level\n\n" + table(schema)]
     for name, model in schema["$defs"].items():
         parts.append(f"## {places.get(name, name.lower())}\n\n{table(model)}")

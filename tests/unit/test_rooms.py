@@ -19,6 +19,7 @@ ARROWS = {
     "training": {"core", "models"},
     "drawing": {"core", "models", "faces"},
     "choosing": {"core", "models", "faces", "drawing"},
+    "portraits": {"core", "photos", "models", "faces", "drawing", "choosing"},
     "config": {"core", "photos", "models", "captions", "training"},
     "report": {"core", "photos", "faces", "captions", "training", "drawing", "choosing"},
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -163,3 +164,28 @@ def test_caches_are_private(results):
 def test_the_second_call_has_nothing_to_do(results):
     done = snakemake(results.parent)
     assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_strangers_picture_gets_her_face_and_keeps_the_rest(results):
+    run = results / "ava/portrait"
+    portraits = table(run / "portraits.tsv")
+    place = portraits[portraits.kind == "place"]
+    before, after = place[place.stage == "original"], place[place.stage == "face"]
+    for recogniser in ("identity", "judge_identity"):
+        gain = after[recogniser].astype(float).mean() - before[recogniser].astype(float).mean()
+        assert gain > 0.15, f"{recogniser} of half a training (docs/portraits.md has that of the whole one)"
+    original, drawn = (np.asarray(Image.open(run / rows.image.iloc[0]).convert("RGB")) for rows in (before, after))
+    x, y, w, h = json.loads(after.box.iloc[0])
+    left, top = round(x - 0.5 * w), round(y - 0.5 * h)
+    head = np.zeros(original.shape[:2], bool)
+    head[max(0, top) : round(y + 1.3 * h), max(0, left) : round(x + 1.5 * w)] = True
+    assert (original[~head] == drawn[~head]).all() and (original[head] != drawn[head]).mean() > 0.3
+    assert "meadow.jpg" in (run / "portraits.html").read_text()
+
+
+def test_the_best_pictures_of_a_scene_come_first(results):
+    portraits = table(results / "ava/portrait/portraits.tsv")
+    final = portraits[(portraits.kind == "scene") & (portraits.final.astype(int) == 1)]
+    assert set(final.stage) == {"plain"} and set(final.width) == {128} and len(final) == 4
+    identities = list(final.identity.astype(float))
+    assert identities == sorted(identities, reverse=True) and list(final.kept.astype(int)) == [1, 1, 0, 0]

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from likeness.models.prompts import literal
 
 # The values that A1111 knows (ui_extra_networks_lora.py). With another value the LoRA would not appear in its tab.
 A1111_FAMILY = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+BASE_FACTS = ("model", "family", "prediction_type", "digest")  # of a manifest, shown in the card
 CONSENT = {
     "self": "The person in the photos made this LoRA of themselves. Do not use it to deceive, or against their will.",
     "written": "The person in the photos agreed in writing; whoever made this LoRA holds the letter. Do not use it to "
@@ -79,7 +80,8 @@ def sidecar(choice: Mapping[str, Any], subject: Mapping[str, Any], family: str) 
         "activation text": literal(_words(subject)),
         "preferred weight": choice["weight"],
         "negative text": "",
-        "notes": f"{certainty} Consent: {subject['consent']}.",
+        "notes": f"{certainty} Chosen on pictures by {PurePath(choice['drawn_with']['model']).name}. "
+        f"Consent: {subject['consent']}.",
     }
 
 
@@ -92,12 +94,14 @@ def model_card(
     sample: Mapping[str, Any],
     select: Mapping[str, Any],
     base: Mapping[str, Any],
+    drawing_base: Mapping[str, Any],
     dataset: Mapping[str, Any],
     hashes: Mapping[str, str],
 ) -> str:
     """The text of README.md: the consent, the data, the evidence of the choice, the use, and all hashes.
 
-    `hashes` are {description: sha256} of further files, beside those that `base` and `dataset` list.
+    `base` is the manifest of the model that the LoRA was trained on, `drawing_base` that of the model that drew, which
+    may be the same. `hashes` are {description: sha256} of further files, beside those that these and `dataset` list.
     """
     use, sure = advice(choice)
     words, weight = _words(subject), f"{choice['weight']:g}"
@@ -134,7 +138,9 @@ def model_card(
         "Resolution": f"{dataset['resolution']} x {dataset['resolution']} px",
         "Steps": dataset["arithmetic"],
     }
-    names = {"Model": "model", "Family": "family", "Prediction": "prediction_type", "Digest": "digest"}
+    bases = {"Trained on": base, "Drawn with": drawing_base}
+    if drawing_base["digest"] == base["digest"]:
+        bases = {"Trained on and drawn with": base}
     settings = {
         f"{section}.{key}": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for section, values in (("train", train), ("sample", sample), ("select", select))
@@ -142,7 +148,11 @@ def model_card(
     }
     all_hashes = {
         **hashes,
-        **{f"base model: {name}": sha256 for name, sha256 in sorted(base["sha256"].items())},
+        **{
+            f"{role.lower()}: {name}": sha256
+            for role, model in bases.items()
+            for name, sha256 in sorted(model["sha256"].items())
+        },
         **{image["image"]: image["sha256"] for image in images},
         **{f"caption of {image['name']}": image["caption_sha256"] for image in images},
     }
@@ -162,7 +172,7 @@ Pictures made with it are made by AI. Say so where you show them. Those in this 
 
 ## Use
 
-Draw with the base model that it was trained on, {_code(base["model"])}, or with a finetune of it.
+{_models_to_draw_with(base, drawing_base)}
 
 {_use(choice, subject, train["network"])}
 
@@ -181,7 +191,7 @@ average over all prompts; 1 is how alike the person's own photos are to one anot
 
 ## Base model
 
-{_table({label: base[key] for label, key in names.items()})}
+{_table({f"{role}: {key}": model[key] for role, model in bases.items() for key in BASE_FACTS})}
 
 ## Settings
 
@@ -191,6 +201,15 @@ average over all prompts; 1 is how alike the person's own photos are to one anot
 
 {_table(all_hashes, _code)}
 """
+
+
+def _models_to_draw_with(base: Mapping[str, Any], drawing_base: Mapping[str, Any]) -> str:
+    if drawing_base["digest"] == base["digest"]:
+        return f"Draw with the base model that it was trained on, {_code(base['model'])}, or with a finetune of it."
+    return (
+        f"Draw with {_code(drawing_base['model'])}: epoch and weight were chosen on its pictures. The LoRA was trained "
+        f"on {_code(base['model'])}. Other models of that family draw it too, perhaps best at another weight."
+    )
 
 
 def _use(choice: Mapping[str, Any], subject: Mapping[str, Any], network: str) -> str:

@@ -31,7 +31,7 @@ from likeness.models.prompts import drawn_words
 COLUMNS = [
     *("epoch", "weight", "prompt", "kind", "seed", "image", "sha256", "face_found", "identity", "identity_raw"),
     *("judge_identity", "copy", "prompt_score", "gate", "prompt_detail", "floor", "ceiling", "floor_from"),
-    *("faces", "second_identity", "sharpness", "yaw", "pitch"),
+    *("faces", "second_identity", "sharpness", "yaw", "pitch", "judge_floor", "judge_ceiling"),
 ]
 # All models that a measurement depends on.
 MODELS = [
@@ -273,6 +273,8 @@ def score_rows(
                 "faces": picture.faces,
                 "second_identity": _rounded(second),
                 **{name: picture.attributes.get(name, "") for name in ("sharpness", "yaw", "pitch")},
+                "judge_floor": _rounded(judge_scale.floor if judge_has_scale else None),
+                "judge_ceiling": _rounded(judge_scale.ceiling if judge_has_scale else None),
             }
         )
     return with_leak_gate(rows, leak_limit)

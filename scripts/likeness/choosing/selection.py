@@ -114,12 +114,14 @@ def compare(
     them have. The paired bootstrap is that of `choose`.
 
     Returns run (a name, or None if there is nothing to compare), best, alike (names), pairs, differences
-    {name: [low, high] to the best} and sentence.
+    {name: [low, high] to the best}, own_scales (whether the runs' identities had to be brought to one scale) and
+    sentence.
     """
-    measured = {
-        name: _chosen_scores(runs[name], choice) for name, choice in choices.items() if choice["evidence"] == "measured"
+    measured = [name for name, choice in choices.items() if choice["evidence"] == "measured"]
+    nothing: dict[str, Any] = {
+        **{"run": None, "best": None, "alike": [], "pairs": 0, "differences": {}},
+        "own_scales": False,
     }
-    nothing: dict[str, Any] = {"run": None, "best": None, "alike": [], "pairs": 0, "differences": {}}
     if not measured:
         return nothing | {"sentence": f"No run counts: {_left_out(choices, '')}."}
     for setting, action in (("beta", "weigh identity"), ("clip", "measure what follows a prompt")):
@@ -127,7 +129,9 @@ def compare(
             return nothing | {
                 "sentence": f"The runs {action} differently (select.{setting}), so their scores are no one scale."
             }
-    table = pd.concat(measured, axis=1, join="inner").sort_index()
+    tables, own_scales = _on_one_scale({name: runs[name] for name in measured}, choices[measured[0]]["beta"])
+    scores = {name: _chosen_scores(table, choices[name]) for name, table in tables.items()}
+    table = pd.concat(scores, axis=1, join="inner").sort_index()
     pairs = len(table)
     if not pairs:
         return nothing | {"sentence": "The runs share no prompt with the same seed; let them sample the same ones."}
@@ -143,8 +147,27 @@ def compare(
         "alike": alike,
         "pairs": pairs,
         "differences": dict(zip(names, np.round(difference, DECIMALS).tolist(), strict=True)),
+        "own_scales": own_scales,
         "sentence": _compared(alike, len(names), pairs, _left_out(choices, " more")),
     }
+
+
+def _on_one_scale(tables: Mapping[str, pd.DataFrame], beta: float) -> tuple[dict[str, pd.DataFrame], bool]:
+    """The tables with `identity` and `score` on one scale, and whether they had scales of their own.
+
+    The floor of a scale is partly that of the base model's pictures, so runs that different models draw have different
+    floors, and the same face would have different identities. The common floor is the mean of the different ones.
+    """
+    floors = {float(table["floor"].iloc[0]) for table in tables.values()}
+    if len(floors) == 1:
+        return dict(tables), False
+    floor, rescaled = float(np.mean(sorted(floors))), {}
+    for name, table in tables.items():
+        raw = table["identity_raw"].to_numpy(float)  # NaN without a face, whose identity is 0
+        identity = np.nan_to_num((raw - floor) / (table["ceiling"].to_numpy(float) - floor))
+        table = table.assign(identity=identity)
+        rescaled[name] = table.assign(score=picture_scores(table, beta))
+    return rescaled, True
 
 
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from likeness.config.checks import found_below
+from likeness.config.paths import found_below
 from likeness.config.sections import GENERATE
 from likeness.photos.caption_files import by_photo, caption_files
 from likeness.photos.file_kinds import photo_files
@@ -63,7 +63,11 @@ def _has_interval(run: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 
 # The condition under which a key has an effect, in words and as a test of a run and the whole configuration.
 CONDITIONS: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], bool]]] = {
-    "base_revision": ("a hub id as base_model", lambda run, config: not config["base_model_is_here"]),
+    "base_revision": ("a hub id as base_model", lambda run, config: run["base_model"] not in config["models_here"]),
+    "sample.base_revision": (
+        "a hub id as base_model",
+        lambda run, config: run["sample"]["base_model"] not in config["models_here"],
+    ),
     "caption.model": (
         "caption.backend: blip or florence2",
         lambda run, config: config["caption"]["backend"] != "template",
@@ -125,8 +129,9 @@ def advice(raw: Mapping[str, Any], config: Mapping[str, Any], roots: Iterable[Pa
     """A sentence for each warning about `config`, the checked configuration; `raw` is the configuration as the user
     wrote it. `cores` is the number of CPU cores that train and draw, None if there is a GPU or the jobs run
     elsewhere."""
-    is_here = found_below(config["base_model"], roots) is not None
-    sentences = without_effect(raw, {**config, "base_model_is_here": is_here})
+    models = {base["base_model"] for base in config["bases"].values()}
+    here = [model for model in models if found_below(model, roots)]
+    sentences = without_effect(raw, {**config, "models_here": here})
     sentences += known_triggers(config["subjects"], roots)
     if (backend := config["caption"]["backend"]) != "template" and all(map(_is_captioned, config["subjects"].values())):
         sentences.append(f"caption.backend: every photo has a caption beside it, so {backend} writes none")
@@ -203,15 +208,16 @@ def _words(text: str) -> list[str]:
 
 
 def hours_on_cpu(config: Mapping[str, Any], roots: Iterable[Path], cores: int) -> float:
-    """The hours that trainings and pictures take at least on so many cores; 0 for a base model that is smaller than
-    Stable Diffusion 1.5."""
-    if not _is_full_size(config["base_model"], roots):
+    """The hours that trainings and pictures take at least on so many cores. Runs on a base model that is smaller than
+    Stable Diffusion 1.5 count nothing."""
+    runs = [run for run in config["runs"].values() if _is_full_size(run["base_model"], roots)]
+    if not runs:
         return 0.0
     scale = (config["resolution"] / 512) ** 2
     seconds = 0.0
     for subject in config["subjects"].values():
         photos = len(photo_files(Path(subject["photos"])))
-        seconds += sum(_core_seconds(run, photos) for run in config["runs"].values())
+        seconds += sum(_core_seconds(run, photos) for run in runs)
     return seconds * scale / cores / 3600
 
 

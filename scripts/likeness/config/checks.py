@@ -5,18 +5,33 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from likeness.captions.identity_words import whole_word
+from likeness.config.bases import (
+    all_bases,
+    base_name,
+    base_of_run,
+    base_settings,
+    bases_by_place,
+    other_families,
+    top_level_base,
+    without_model,
+)
 from likeness.config.mistakes import hint, key_path, sentence
-from likeness.config.sections import GENERATE, SECTIONS_OF_A_RUN, Config, Subject
+from likeness.config.paths import found_below, is_file, photo_folder
+from likeness.config.portrait_checks import checked_places, problems_of_scenes
+from likeness.config.portrait_sections import Place, Scene, default_scenes
+from likeness.config.prompt_checks import calls
+from likeness.config.sections import GENERATE, SECTIONS_OF_A_RUN, Config, Run, Subject
 from likeness.config.subject_table import subjects_of_table
 from likeness.core.errors import LikenessError
 from likeness.core.section import Section, quote
+from likeness.models.families import Family, family_at
 from likeness.models.prompts import drawn_words
 from likeness.photos.file_kinds import checked_photos, matching_name, photo_files
 from likeness.training.optimizer_table import endless_warm_up
@@ -34,7 +49,7 @@ RESERVED_RUNS = frozenset({"captions", "class_pictures", "crops", "image", "reg"
 
 
 def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool = False) -> dict[str, Any]:
-    """The configuration with every default filled in and every run fully written out.
+    """The configuration with every default filled in and every run fully written out, and `bases`, all base models.
 
     `roots` are the folders in which relative paths are searched, in order. `within_job` is for a Snakemake that runs
     one job of another: it need not look into all folders of photos again. Raises LikenessError with one line per
@@ -50,20 +65,33 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
     runs, of_runs = _runs(config, roots)
     subjects, of_subjects = _subjects(config, roots, within_job)
     problems = of_runs + of_subjects + _without_use(runs, config.subjects) + _misunderstood(runs, config.subjects)
+
+    @cache
+    def family_of(model: str) -> Family | None:
+        path = found_below(model, roots)
+        return family_at(path) if path else None
+
+    problems += other_families(runs, family_of)
     problems += _reserved("subjects", config.subjects, RESERVED_SUBJECTS, "results/")
     problems += _reserved("runs", config.runs, RESERVED_RUNS, "results/{subject}/")
+    scenes = default_scenes(config.resolution) if config.portraits.scenes is None else config.portraits.scenes
+    places, of_places = checked_places(config.places, config.subjects, roots, within_job)
+    problems += problems_of_scenes(scenes, config.subjects) + of_places
     if not within_job:
         problems += _models_nowhere(config, runs, roots)
-    if not _is_file(words := config.caption.identity_words, roots):
+    if not is_file(words := config.caption.identity_words, roots):
         problems.append(f"caption.identity_words: no file {quote(words)}; expected a list of words{hint(words)}")
-    if (weights := config.upscale.weights) and not _is_file(weights, roots):
+    if (weights := config.upscale.weights) and not is_file(weights, roots):
         problems.append(
             f"upscale.weights: no file {quote(weights)}; expected a .pth or .safetensors file of RealESRGAN_x4plus"
             f"{hint(weights)}"
         )
     if problems:
         raise _error(problems)
-    return config.model_dump() | {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
+    portraits = config.portraits.model_dump() | {"scenes": {name: scene.model_dump() for name, scene in scenes.items()}}
+    filled_in = {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
+    filled_in |= {"portraits": portraits, "places": places}
+    return config.model_dump() | filled_in | {"bases": all_bases(runs, top_level_base(config), family_of)}
 
 
 def _error(problems: Sequence[str]) -> LikenessError:
@@ -118,19 +146,30 @@ def _subjects_of_table(table: str, roots: Iterable[Path]) -> dict[str, dict[str,
 
 
 def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Every run with all its sections, and the problems of them."""
+    """Every run with its base model and all its sections, and the problems of them. `sample` has the base model that
+    draws."""
     runs: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     # Thousands of runs share these.
     plain = {section: _filled_in(getattr(config, section)) for section in SECTIONS_OF_A_RUN}
-    for name, overrides in config.runs.items():
-        runs[name] = dict(plain)
-        for section, values in overrides.items():
-            model = SECTIONS_OF_A_RUN[section]
-            merged = getattr(config, section).model_dump(exclude_unset=True) | model.without_empty(values)
-            more, value = _validated(model, merged, ("runs", name, section))
+    top = top_level_base(config)
+    for name, run in config.runs.items():
+        base = base_of_run(run, top)
+        sections: dict[str, Section | None] = {section: getattr(config, section) for section in SECTIONS_OF_A_RUN}
+        runs[name] = base | plain
+        for section, model in SECTIONS_OF_A_RUN.items():
+            if section not in run.model_fields_set:
+                continue
+            values = getattr(run, section)
+            merged = without_model(getattr(config, section).model_dump(exclude_unset=True), values)
+            more, sections[section] = _validated(model, merged | model.without_empty(values), ("runs", name, section))
             problems += more
-            runs[name][section] = _filled_in(value) if value else {}
+            runs[name][section] = _filled_in(value) if (value := sections[section]) else {}
+        if sample := sections["sample"]:
+            runs[name]["sample"] = runs[name]["sample"] | base_settings(sample, base)
+            runs[name]["drawing_base"] = base_name(runs[name]["sample"], top)
+            runs[name]["portraits"] = base_settings(config.portraits, runs[name]["sample"])
+            runs[name]["portrait_base"] = base_name(runs[name]["portraits"], top)
         if train := runs[name]["train"]:
             problems += _problems_of_training(train, f"runs.{name}.train", roots)
     return runs, problems
@@ -138,7 +177,7 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict[str, dict[str, An
 
 def _problems_of_training(train: Mapping[str, Any], where: str, roots: Iterable[Path]) -> Iterator[str]:
     """The problems of a run's training that only its complete settings show."""
-    if (start := train["network_weights"]) and not _is_file(start, roots):
+    if (start := train["network_weights"]) and not is_file(start, roots):
         yield f"{where}.network_weights: no file {quote(start)}; expected a LoRA's file{hint(start)}"
     yield from (
         f"{where}: {sentence}" for sentence in endless_warm_up(train["lr_warmup_steps"], train["max_train_steps"])
@@ -148,20 +187,23 @@ def _problems_of_training(train: Mapping[str, Any], where: str, roots: Iterable[
 def _models_nowhere(config: Config, runs: Mapping[str, Mapping[str, Any]], roots: Iterable[Path]) -> list[str]:
     """Messages for models that do not exist here and have no hub id. Jobs would ask the hub for them, and report an
     error of the network."""
-    named: dict[str, tuple[str | None, str]] = {
-        "base_model": (config.base_model, "a diffusers folder, a .safetensors file"),
-        "caption.model": (config.caption.model, "a folder"),
-    }
+    named: dict[str, tuple[str | None, str]] = {"caption.model": (config.caption.model, "a folder")}
     named |= {f"runs.{name}.select.clip": (run["select"].get("clip"), "a folder") for name, run in runs.items()}
+    bases = bases_by_place(runs, top_level_base(config))
+    # Several base models may have one model or one VAE. Each is reported at its first place.
+    models = {base["base_model"]: f"{place}base_model" for place, base in reversed(bases.items())}
+    vaes = {base["vae"]: f"{place}vae" for place, base in reversed(bases.items())}
+    named |= {key: (model, "a diffusers folder, a .safetensors file") for model, key in models.items()}
     problems = [
         f"{key}: nothing at {quote(model)}; expected {kinds}, or a hub id such as owner/name{hint(model)}"
         for key, (model, kinds) in named.items()
         if model and not found_below(model, roots) and not _could_be_hub_id(model, roots)
     ]
-    if config.vae and not found_below(config.vae, roots):
-        problems.append(
-            f"vae: nothing at {quote(config.vae)}; expected a diffusers folder or a .safetensors file{hint(config.vae)}"
-        )
+    problems += [
+        f"{key}: nothing at {quote(vae)}; expected a diffusers folder or a .safetensors file{hint(vae)}"
+        for vae, key in vaes.items()
+        if vae and not found_below(vae, roots)
+    ]
     return problems
 
 
@@ -204,7 +246,7 @@ def _misunderstood(runs: Mapping[str, Mapping[str, Any]], subjects: Mapping[str,
     for run, sections in runs.items():
         samples.setdefault(json.dumps(sections["sample"]), (run, sections["sample"]))
     for name, subject in subjects.items():
-        if _calls(subject.class_noun, subject.trigger):
+        if calls(subject.class_noun, subject.trigger):
             problems.append(
                 f"subjects.{name}.trigger: {quote(subject.trigger)} is in class_noun too, so it calls anybody of the "
                 "class; choose a rare word such as ohwx"
@@ -223,18 +265,13 @@ def _misunderstood_prompts(
 ) -> Iterator[str]:
     without = [("untrained_prompts", prompt) for prompt in sample["untrained_prompts"]]
     for key, prompt in [*without, ("negative_prompt", sample["negative_prompt"])]:
-        if _calls(drawn_words(prompt), trigger):
+        if calls(drawn_words(prompt), trigger):
             yield f"{key}: {quote(prompt)} has {quote(trigger)}, which calls {name}; leave it out"
     every = [*sample["prompts"], *sample["far_prompts"], *sample["canary_prompts"], *sample["untrained_prompts"]]
     every += [sample["two_people_prompt"]] if sample["two_people_prompt"] else []
     for prompt, count in Counter(prompt.format(**words) for prompt in every).items():
         if count > 1:
             yield f"prompts: {quote(prompt)} stands there twice for {name}; expected each prompt once"
-
-
-def _calls(text: str, trigger: str) -> bool:
-    """Whether a trigger is a word of a text; case is ignored, as the text encoders do."""
-    return re.search(whole_word(trigger), text, re.IGNORECASE) is not None
 
 
 def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -283,26 +320,8 @@ def _is_folder_of(regularisation: str | None, photos: str, roots: Iterable[Path]
     return os.path.samefile(photo_folder(regularisation, roots), photos)
 
 
-def _is_file(path: str, roots: Iterable[Path]) -> bool:
-    return found_below(path, roots, os.path.isfile) is not None
-
-
-def found_below(path: str, roots: Iterable[Path], exists: Callable[[Path], bool] = os.path.exists) -> Path | None:
-    """A path of the configuration below the first of `roots` in which it exists. `exists` is a function of os.path: for
-    a name that is too long it returns False, and Path's methods raise an error."""
-    return next((root / path for root in roots if exists(root / path)), None)
-
-
 def _filled_in(section: Section) -> dict[str, Any]:
     return (section.filled_in() if isinstance(section, Train) else section).model_dump()
-
-
-def photo_folder(photos: str, roots: Iterable[Path], whom: str = "one person") -> Path:
-    """The path of a folder of photos. Raises LikenessError if it does not exist; `whom` is for the message."""
-    folder = found_below(photos, roots, os.path.isdir)
-    if folder is None:
-        raise LikenessError(f"no folder {quote(photos)}; expected a folder of photos of {whom}{hint(photos)}")
-    return folder
 
 
 def _validated(
@@ -321,10 +340,11 @@ def _validated(
 
 def _keys() -> dict[str, list[str]]:
     """The keys of each place of the configuration."""
-    places: dict[str, type[Section]] = {"": Config, "subjects.{name}": Subject}
+    places: dict[str, type[Section]] = {
+        **{"": Config, "subjects.{name}": Subject, "runs.{name}": Run},
+        **{"portraits.scenes.{name}": Scene, "places.{name}": Place},
+    }
     for key, field in Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             places[key] = field.annotation
-    return {place: list(model.model_fields) for place, model in places.items()} | {
-        "runs.{name}": list(SECTIONS_OF_A_RUN)
-    }
+    return {place: list(model.model_fields) for place, model in places.items()}

@@ -94,8 +94,6 @@ def sentence(error: Mapping[str, Any], where: tuple[str, ...], keys: Mapping[str
             return f"{path}: is a list now; write untrained_prompts: {json.dumps([value], ensure_ascii=False)}"
         case "extra_forbidden":
             return f"{path}: {_unknown(str(error['loc'][-1]), (*where, *error['loc'][:-1]), keys)}"
-        case "literal_error" if error["loc"][-1] == "[key]":
-            return f"{path}: {_unknown(str(value), (*where, *error['loc'][:-2]), keys)}"
         case "missing" if path.endswith(".consent"):
             return (
                 f"{path}: missing; a LoRA is a likeness of a real person, so say who agreed to it: "
@@ -138,7 +136,7 @@ def _unknown(key: str, where: tuple[str | int, ...], keys: Mapping[str, Sequence
     meant = [path for path in (OTHER_NAMES.get(key), *same) if path] or near
     if here == "runs.{name}":
         meant = [path for path in meant if path.partition(".")[0] in keys[here]]
-        otherwise = "a run overrides train, sample and select"
+        otherwise = "a run overrides train, sample, select and the base model"
     else:
         otherwise = "see docs/config.md for the ones there are"
     at_the_top = set(keys[""]) - set(keys.get(here, []))
@@ -149,8 +147,10 @@ def _unknown(key: str, where: tuple[str | int, ...], keys: Mapping[str, Sequence
 def _place(where: tuple[str | int, ...]) -> str:
     """The name in docs/config.md of the section that a path of keys leads to: "" is the top, "runs.{name}" a run."""
     match where:
-        case ("subjects" | "runs" as names, _):
+        case ("subjects" | "runs" | "places" as names, _):
             return f"{names}.{{name}}"
+        case ("portraits", "scenes", _):
+            return "portraits.scenes.{name}"
         case ("runs", _, section, *_):
             return str(section)
         case (section, *_):

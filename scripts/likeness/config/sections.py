@@ -4,27 +4,21 @@ Only the Snakefile imports this package. Scripts get the canonical JSON of the s
 new key here reruns nothing.
 """
 
-import re
 import unicodedata
 from collections import Counter
-from itertools import accumulate
-from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from likeness.config.mistakes import CLASS_NOUN, NAME, TRIGGER
-from likeness.core.errors import LikenessError
+from likeness.config.drawing_base import ClipSkip, DrawingBase, ModelName, PredictionType
+from likeness.config.mistakes import CLASS_NOUN, TRIGGER
+from likeness.config.portrait_sections import Guidance, Name, Place, Portraits, Sampler, SamplingSteps
+from likeness.config.prompt_checks import check_naming_prompt, check_negative_prompt, check_words, placeholders
 from likeness.core.section import Count, Fraction, Number, Pixels, Prompt, Section, Seed, quote
-from likeness.models.prompts import check_prompt, drawn_words, literal
+from likeness.models.prompts import literal
 from likeness.training.settings import Train
 
 GENERATE = "generate"  # instead of a folder of regularisation photos: the base model draws them
-MAX_BRACKETS = 100  # nested brackets; (words:2) has the effect of seven
-
-
-# Part of file names, of which two and a number make one of at most 255 bytes, and of A1111's <lora:...>.
-Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 
 
 def part_of_a_name(text: str) -> str:
@@ -60,7 +54,7 @@ class Subject(Section):
 
     @model_validator(mode="after")
     def words_that_a_prompt_can_say(self) -> Self:
-        _check_prompt(literal(f"{self.trigger} {self.class_noun}"))
+        check_words(literal(f"{self.trigger} {self.class_noun}"))
         return self
 
 
@@ -112,38 +106,7 @@ class Caption(Section):
     """File with words for what a person is. They are left out of the captions by blip and florence2."""
 
 
-def _places(prompt: str) -> set[str]:
-    """The placeholders in a prompt: subject, class_noun. Raises ValueError for any other brace."""
-    try:
-        parts = list(Formatter().parse(prompt))
-    except ValueError:
-        parts = [("", prompt, "", None)]
-    places = {name for _, name, *_ in parts if name is not None}
-    other = any(form or conversion or set("{}") & set(text) for text, _, form, conversion in parts)
-    if places - {"subject", "class_noun"} or other:
-        raise ValueError(f"prompt {quote(prompt)} has a brace that is neither {{subject}} nor {{class_noun}}")
-    return places
-
-
-def _check_prompt(prompt: str, negative: bool = False) -> None:
-    """Raises ValueError, which pydantic expects, if A1111 would draw the prompt in another way than it is drawn
-    here."""
-    if _nesting(prompt) > MAX_BRACKETS:
-        raise ValueError(f"prompt {quote(prompt)} has more than {MAX_BRACKETS} brackets within one another")
-    try:
-        check_prompt(prompt, negative)
-    except LikenessError as error:
-        raise ValueError(f"prompt {quote(prompt)} {error}") from None
-
-
-def _nesting(prompt: str) -> int:
-    """The largest number of brackets of one kind that are open at once."""
-    signs = re.sub(r"\\.", "", prompt)
-    depths = (accumulate((sign == pair[0]) - (sign == pair[1]) for sign in signs) for pair in ("()", "[]"))
-    return max((depth for of_kind in depths for depth in of_kind), default=0)
-
-
-class Sample(Section):
+class Sample(DrawingBase):
     prompts: Annotated[list[Prompt], Field(min_length=1)]
     """Prompts like the captions: what the LoRA must draw best. {subject} stands for trigger and class noun,
     {class_noun} for the class noun alone. Prompts may be long, with A1111's weights and BREAK: docs/sampling.md."""
@@ -165,12 +128,12 @@ class Sample(Section):
     """Weights of the LoRA at which every checkpoint is drawn."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2]
     """Seeds from which every prompt is drawn. More seeds make the choice surer, and take longer (docs/choice.md)."""
-    sampler: Literal["DPM++ 2M Karras", "DPM++ 2M", "Euler a", "Euler", "DDIM", "UniPC"] = "DPM++ 2M Karras"
+    sampler: Sampler = "DPM++ 2M Karras"
     """The sampler, by its name in A1111."""
-    steps: Annotated[int, Field(gt=0, le=150)] = 25
+    steps: SamplingSteps = 25
     """Sampling steps of a picture. At most 150, as in A1111: with many more, some of diffusers' samplers give noise,
     and with 1000 an error."""
-    guidance_scale: Annotated[Number, Field(ge=1, le=100)] = 7.0
+    guidance_scale: Guidance = 7.0
     """A1111's CFG scale: higher follows the prompt more strictly."""
     batch_size: Count | None = None
     """Pictures drawn at once. Empty: as many as fit into the GPU's memory, 4 on a CPU. If memory runs out, it is
@@ -181,25 +144,15 @@ class Sample(Section):
         naming = [*self.prompts, *self.far_prompts, *self.canary_prompts]
         naming += [self.two_people_prompt] if self.two_people_prompt else []
         every = [*naming, *self.untrained_prompts]
-        for prompt in every:
-            _check_prompt(prompt)
-        _check_prompt(self.negative_prompt, negative=True)
         for prompt in naming:
-            if "subject" not in _places(prompt):
-                raise ValueError(f"prompt {quote(prompt)} lacks {{subject}}; expected it in every prompt")
-            if "{subject}" not in drawn_words(prompt):
-                raise ValueError(
-                    f"prompt {quote(prompt)} weighs {{subject}} so that it is not drawn; expected more than 0"
-                )
+            check_naming_prompt(prompt)
+        check_negative_prompt(self.negative_prompt)
         for prompt in self.untrained_prompts:
-            if "subject" in _places(prompt):
+            check_words(prompt)
+            if "subject" in placeholders(prompt):
                 raise ValueError(
                     f"untrained prompt {quote(prompt)} has {{subject}}, which calls the person; write {{class_noun}}"
                 )
-        if set("{}") & set(self.negative_prompt):
-            raise ValueError(
-                f"negative_prompt {quote(self.negative_prompt)} has a brace, which stands for nothing there"
-            )
         weights = [round(weight, 4) for weight in self.weights]  # pages show no more digits
         for name, values in (("prompt", every), ("weight", weights), ("seed", self.seeds)):
             if double := [value for value, count in Counter(values).items() if count > 1]:
@@ -228,28 +181,44 @@ class Select(Section):
     """Seed of the bootstrap."""
 
 
+# The sections that a run may override.
+SECTIONS_OF_A_RUN: dict[str, type[Section]] = {"train": Train, "sample": Sample, "select": Select}
+
+
+class Run(Section):
+    base_model: ModelName | None = None
+    """Another base model to train this run on. Empty: that of the top level."""
+    base_revision: str | None = None
+    """Branch, tag or commit. Empty: that of the top level, or none if this run has a base_model."""
+    vae: ModelName | None = None
+    """The VAE of this run. Empty: that of the top level, or the model's own if this run has a base_model."""
+    prediction_type: PredictionType | None = None
+    """Empty: that of the top level, or read from the model if this run has a base_model."""
+    clip_skip: ClipSkip | None = None
+    """Empty: that of the top level."""
+    train: dict[str, Any] = {}
+    """Keys of train with the values of this run."""
+    sample: dict[str, Any] = {}
+    """Keys of sample with the values of this run. base_model here draws this run on another model; the training is
+    shared with runs that train alike."""
+    select: dict[str, Any] = {}
+    """Keys of select with the values of this run."""
+
+
 def _or_nothing(written: Any) -> Any:
     return {} if written is None else written
 
 
-# The sections that a run may override.
-SECTIONS_OF_A_RUN: dict[str, type[Section]] = {"train": Train, "sample": Sample, "select": Select}
-Overrides = Annotated[
-    dict[Literal["train", "sample", "select"], Annotated[dict[str, Any], BeforeValidator(_or_nothing)]],
-    BeforeValidator(_or_nothing),
-]
-
-
 class Config(Section):
-    base_model: Annotated[str, Field(min_length=1)]
+    base_model: ModelName
     """The Stable Diffusion model to train on: a diffusers folder, a single .safetensors file, or a hub id."""
     base_revision: str | None = None
     """Branch, tag or commit, if base_model is a hub id."""
-    vae: Annotated[str, Field(min_length=1)] | None = None
+    vae: ModelName | None = None
     """Your own VAE instead of the base model's: a diffusers folder or a single .safetensors file."""
-    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    prediction_type: PredictionType | None = None
     """What the base model predicts, noise or velocity (kohya's v_parameterization). Empty: read from the model."""
-    clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
+    clip_skip: ClipSkip = 1
     """As in A1111: 1 reads the text encoder's last layer, 2 the one before. Use the same value when you draw with the
     LoRA."""
     resolution: Annotated[int, Field(ge=64, le=8192, multiple_of=8)] = 512
@@ -261,9 +230,9 @@ class Config(Section):
     """The people, by name. Or the path of a table of many (.tsv) with a row for each: the columns subject, photos,
     trigger, class_noun and consent and, if needed, regularisation, regularisation_images and reference (file names
     separated by commas)."""
-    runs: Annotated[dict[Name, Overrides], Field(min_length=1)]
-    """Named overrides of train, sample and select. Every subject is trained once for each run, so several runs are a
-    sweep."""
+    runs: Annotated[dict[Name, Annotated[Run, BeforeValidator(_or_nothing)]], Field(min_length=1)]
+    """Named overrides of train, sample, select and of the base model. Every subject is trained once for each run, so
+    several runs are a sweep."""
     share_with_group: bool = False
     """true: the group of the project's folder may read and change the results and the caches. false: only you may."""
     curate: Curate = Curate()
@@ -280,6 +249,10 @@ class Config(Section):
     """What is drawn of every checkpoint."""
     select: Select = Select()
     """How checkpoint and weight are chosen."""
+    portraits: Portraits = Portraits()
+    """Finished pictures of every subject, drawn with the chosen LoRA at the chosen weight."""
+    places: dict[Name, Place] = {}
+    """Pictures of yours into which a subject's face is put, by name."""
 
 
 def json_schema() -> dict[str, Any]:

@@ -27,6 +27,11 @@ Weight = Annotated[Number, Field(ge=0, le=10_000)]
 Prompt = Annotated[str, AfterValidator(lambda text: unicodedata.normalize("NFC", " ".join(text.split())))]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the range of a table's column
 
+# The keys that tell a base model: of the top level, of a run, and of a section that draws. With clip_skip they tell how
+# it is read.
+MODEL_KEYS = ("base_model", "base_revision", "vae", "prediction_type")
+BASE_KEYS = (*MODEL_KEYS, "clip_skip")
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)

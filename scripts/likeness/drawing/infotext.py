@@ -44,13 +44,13 @@ def called_lora(text: str) -> str:
 def infotext(
     prompt: str,
     seed: int,
-    resolution: int,
+    size: tuple[int, int],
     settings: Mapping[str, Any],
     base: Mapping[str, Any],
     lora: UsedLora | None,
 ) -> str:
-    """The infotext of a picture. `settings` are negative_prompt, steps, sampler, guidance_scale and clip_skip; `base`
-    is base.json.
+    """The infotext of a picture of `size` (width, height) px. `settings` are negative_prompt, steps, sampler,
+    guidance_scale and clip_skip; `base` is base.json.
 
     The model's hash covers all its files, because a diffusers folder has no single file that A1111 would hash.
     """
@@ -59,7 +59,7 @@ def infotext(
         "Sampler": settings["sampler"],
         "CFG scale": f"{settings['guidance_scale']:g}",
         "Seed": seed,
-        "Size": f"{resolution}x{resolution}",
+        "Size": f"{size[0]}x{size[1]}",
         "Model hash": base["digest"][:10],
         "Model": PurePath(base["model"]).name.removesuffix(".safetensors"),
     }
@@ -76,9 +76,54 @@ def with_pairs(text: str, pairs: Mapping[str, object]) -> str:
     return f"{text}, {_pairs(pairs)}"
 
 
+def hires_pairs(factor: float, strength: float, upscaler: str) -> dict[str, object]:
+    """The pairs of A1111's hires fix (modules/processing.py)."""
+    names = {"Real-ESRGAN": "R-ESRGAN 4x+"}
+    upscaler = names.get(upscaler, upscaler)
+    return {"Denoising strength": f"{strength:g}", "Hires upscale": f"{factor:g}", "Hires upscaler": upscaler}
+
+
+def face_pass_pairs(prompt: str, strength: float) -> dict[str, object]:
+    """The pairs of the extension ADetailer (aaaaadetailer.py, extra_params) that are true of the face pass. Its model
+    mediapipe_face_full has the same detector."""
+    return {
+        "ADetailer model": "mediapipe_face_full",
+        "ADetailer prompt": prompt,
+        "ADetailer denoising strength": f"{strength:g}",
+        "ADetailer inpaint only masked": True,
+    }
+
+
 def _pairs(pairs: Mapping[str, object]) -> str:
     return ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items())
 
 
 def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if set(",:\n") & set(value) else value
+
+
+class Recipe(NamedTuple):
+    """What an infotext says: the two prompts, with the tags of the LoRAs, and the pairs by their keys."""
+
+    prompt: str
+    negative_prompt: str
+    pairs: dict[str, str]
+
+
+def recipe(text: str) -> Recipe:
+    """An infotext, read as A1111 reads it (modules/infotext_utils.py, parse_generation_parameters)."""
+    *lines, last = text.strip().split("\n")
+    start = next((n for n, line in enumerate(lines) if line.startswith("Negative prompt:")), len(lines))
+    negative = "\n".join(lines[start:]).removeprefix("Negative prompt:").strip()
+    pairs = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', last)
+    return Recipe("\n".join(lines[:start]).strip(), negative, {key: _unquoted(value) for key, value in pairs})
+
+
+def _unquoted(value: str) -> str:
+    return str(json.loads(value)) if value.startswith('"') else value
+
+
+def without_loras(prompt: str) -> tuple[str, dict[str, float]]:
+    """A prompt without the tags of its LoRAs, and {name: weight} of these."""
+    tag = r"\s*<lora:([^:>]+):([^:>]+)>"
+    return re.sub(tag, "", prompt).strip(), {name: float(weight) for name, weight in re.findall(tag, prompt)}

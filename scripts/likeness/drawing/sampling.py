@@ -89,12 +89,18 @@ class Pipeline(NamedTuple):
 
 
 def load_pipeline(
-    base: Mapping[str, Any], lora: Path | None, device: torch.device, sampler: str = "DPM++ 2M Karras"
+    base: Mapping[str, Any],
+    lora: Path | None,
+    device: torch.device,
+    sampler: str = "DPM++ 2M Karras",
+    merged: bool = False,
 ) -> Pipeline:
     """The base model with one of SAMPLERS, and with a LoRA if there is one.
 
-    diffusers loads a LoRA or LoCon as it does for its users. Other kinds of networks are merged into the weights by
-    lora_merge. Raises LikenessError if the model lacks a layer that the file has, or if a file of the base model was
+    diffusers loads a LoRA or LoCon as it does for its users. Other kinds of networks, and with `merged` every kind, are
+    merged into the weights by lora_merge: then a step takes no longer than without a LoRA, and another weight takes a
+    second.
+    Raises LikenessError if the model lacks a layer that the file has, or if a file of the base model was
     changed.
     """
     import diffusers
@@ -114,15 +120,15 @@ def load_pipeline(
     )
     pipeline.set_progress_bar_config(disable=True)
     layers = read_layers(lora) if lora else {}
-    set_weight = _with_lora(pipeline, lora, layers) if lora else lambda weight: None
+    set_weight = _with_lora(pipeline, lora, layers, merged) if lora else lambda weight: None
     return Pipeline(pipeline.to(device), set_weight, any(key.startswith("lora_te") for key in layers))
 
 
-def _with_lora(pipeline: Any, lora: Path, layers: Mapping[str, Tensors]) -> Callable[[float], None]:
+def _with_lora(pipeline: Any, lora: Path, layers: Mapping[str, Tensors], merged: bool) -> Callable[[float], None]:
     """Load a LoRA file with these layers into the pipeline's models. Returns the function that sets its weight, which
     loads nothing again."""
     encoders = [getattr(pipeline, part) for part in _encoder_parts(pipeline)]
-    if not diffusers_reads(layers):
+    if merged or not diffusers_reads(layers):
         return MergedLora(layers, pipeline.unet, encoders).set_weight
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -140,9 +146,10 @@ def _with_lora(pipeline: Any, lora: Path, layers: Mapping[str, Tensors]) -> Call
 
 
 def draw_pictures(
-    pipeline: Pipeline, cells: Sequence[Cell], sample: Mapping[str, Any], resolution: int
+    pipeline: Pipeline, cells: Sequence[Cell], sample: Mapping[str, Any], size: tuple[int, int]
 ) -> Iterator[tuple[Cell, Image.Image]]:
-    """Each cell with its picture, drawn in batches that fill the device. The noise is made on the CPU on every device.
+    """Each cell with its picture of `size` (width, height) px, drawn in batches that fill the device. The noise is made
+    on the CPU on every device.
 
     Cells with the same weight must be neighbours, so that each weight is set once. Each prompt is encoded once, or once
     for each weight if the LoRA changes the text encoders. The prompts of a batch have the same number of chunks. Raises
@@ -151,7 +158,7 @@ def draw_pictures(
     device = pipeline.diffusers.device
     # On a GPU the first picture is drawn alone, to measure the memory that a picture needs.
     measuring = sample["batch_size"] is None and device.type == "cuda"
-    size = 1 if measuring else sample["batch_size"] or CPU_BATCH
+    count = 1 if measuring else sample["batch_size"] or CPU_BATCH
     conditionings: dict[str, Conditioning] = {}
     for weight, group in groupby(cells, key=lambda cell: cell.weight):
         pipeline.set_weight(weight)
@@ -159,22 +166,22 @@ def draw_pictures(
             conditionings.clear()
         waiting = list(group)
         while waiting:
-            next_cells = waiting[:size]
+            next_cells = waiting[:count]
             for text in (sample["negative_prompt"], *(cell.prompt for cell in next_cells)):
                 if text not in conditionings:
-                    conditionings[text] = _conditioning_of(pipeline.diffusers, text, sample["clip_skip"])
+                    conditionings[text] = conditioning_of(pipeline.diffusers, text, sample["clip_skip"])
             length = conditionings[next_cells[0].prompt].hidden.shape[1]
             batch = list(
                 takewhile(lambda cell: conditionings[cell.prompt].hidden.shape[1] == length, next_cells)  # noqa: B023
             )
-            images = _images(pipeline.diffusers, batch, conditionings, sample, resolution)
+            images = _images(pipeline.diffusers, batch, conditionings, sample, size)
             if images is None:
-                size, measuring = len(batch) // 2, False
+                count, measuring = len(batch) // 2, False
                 continue
             yield from zip(batch, images, strict=True)
             waiting = waiting[len(batch) :]
             if measuring:
-                size, measuring = _batch_size_that_fits(device), False
+                count, measuring = _batch_size_that_fits(device), False
 
 
 def _images(
@@ -182,42 +189,45 @@ def _images(
     batch: Sequence[Cell],
     conditionings: Mapping[str, Conditioning],
     sample: Mapping[str, Any],
-    resolution: int,
+    size: tuple[int, int],
 ) -> list[Image.Image] | None:
     """The pictures of a batch; None if the device has not enough memory for all of them.
 
     Raises LikenessError if it has not enough for a single one.
     """
-    prompts = [conditionings[cell.prompt] for cell in batch]
-    negative = [conditionings[sample["negative_prompt"]]] * len(batch)
-    # diffusers needs both in the same length, so both are repeated. Attention to a repeated text is the same as
-    # attention to the text. A1111 computes the two one after the other.
-    length = math.lcm(*(texts[0].hidden.shape[1] for texts in (prompts, negative)))
-    inputs = {}
-    for name, texts in (("prompt_embeds", prompts), ("negative_prompt_embeds", negative)):
-        inputs[name] = torch.cat([text.hidden.repeat(1, length // text.hidden.shape[1], 1) for text in texts])
-        if texts[0].pooled is not None:
-            pooled = [text.pooled for text in texts if text.pooled is not None]
-            inputs[name.replace("prompt_embeds", "pooled_prompt_embeds")] = torch.cat(pooled)
     if pipeline.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(pipeline.device)
     try:
         return pipeline(
-            **inputs,
+            **prompt_inputs([conditionings[cell.prompt] for cell in batch], conditionings[sample["negative_prompt"]]),
             num_inference_steps=sample["steps"],
             guidance_scale=sample["guidance_scale"],
-            height=resolution,
-            width=resolution,
+            width=size[0],
+            height=size[1],
             generator=[torch.Generator().manual_seed(cell.seed) for cell in batch],
         ).images
     except RuntimeError as error:
-        explained = out_of_memory(error, {"resolution": resolution})
+        explained = out_of_memory(error, {"resolution": max(size)})
         if not explained:
             raise
         if len(batch) == 1:
             raise explained from None
     torch.cuda.empty_cache()  # after the except block: within it the error still refers to the tensors of its frames
     return None
+
+
+def prompt_inputs(prompts: Sequence[Conditioning], negative: Conditioning) -> dict[str, torch.Tensor]:
+    """The prompts of a batch, which have the same length, as arguments of a diffusers pipeline."""
+    # diffusers needs both in the same length, so both are repeated. Attention to a repeated text is the same as
+    # attention to the text. A1111 computes the two one after the other.
+    length = math.lcm(prompts[0].hidden.shape[1], negative.hidden.shape[1])
+    inputs = {}
+    for name, texts in (("prompt_embeds", prompts), ("negative_prompt_embeds", [negative] * len(prompts))):
+        inputs[name] = torch.cat([text.hidden.repeat(1, length // text.hidden.shape[1], 1) for text in texts])
+        if texts[0].pooled is not None:
+            pooled = [text.pooled for text in texts if text.pooled is not None]
+            inputs[name.replace("prompt_embeds", "pooled_prompt_embeds")] = torch.cat(pooled)
+    return inputs
 
 
 def _batch_size_that_fits(device: torch.device) -> int:
@@ -227,7 +237,7 @@ def _batch_size_that_fits(device: torch.device) -> int:
     return max(1, int(PLANNED_SHARE * free / (torch.cuda.max_memory_allocated(device) - allocated)))
 
 
-def _conditioning_of(pipeline: Any, text: str, clip_skip: int) -> Conditioning:
+def conditioning_of(pipeline: Any, text: str, clip_skip: int) -> Conditioning:
     """The conditioning on a prompt. The code is that of the training: diffusers supports neither weights nor more than
     77 tokens, and its clip_skip does not support the text encoders of transformers 5.6 and later."""
     parts = _encoder_parts(pipeline)

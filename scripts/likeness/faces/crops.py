@@ -84,6 +84,16 @@ def crop_box(
     return square
 
 
+def unmoved_square(row: Mapping[str, Any], face_fraction: float, face_level: float) -> Square:
+    """The square with which `crop_box` begins: the face has this size and height in it, wherever the picture ends and
+    whoever stands beside. Upright squares lie on whole px."""
+    side = max(2, round(float(row["face_height"]) / face_fraction))
+    center, roll = _ideal_middle(row, side, face_level), _crop_roll(row)
+    if roll == 0:
+        center = np.rint(center - (side - 1) / 2) + (side - 1) / 2
+    return Square(float(center[0]), float(center[1]), side, roll, 0.0, 0.0)
+
+
 def crop_side(square: Square, resolution: int) -> int:
     """Side in px of the crop that `crop_face` makes of a square: that of the square, at most the resolution."""
     return min(square.side, resolution)
@@ -100,7 +110,7 @@ def crop_face(image: np.ndarray, square: Square, resolution: int) -> np.ndarray:
     reduction on, a warp at the photo's scale is good enough (56.6 dB and more).
     """
     size = _extent(crop_side(square, resolution), square.stretch)
-    to_picture = _to_picture(square.roll)
+    to_picture = picture_axes(square.roll)
     middle = np.array([square.center_x, square.center_y])
     reach = np.abs(to_picture) @ square.extent / 2
     if square.roll == 0:
@@ -125,7 +135,7 @@ def face_in_crop(row: Mapping[str, Any], square: Square) -> list[float]:
     """The place of a row's face (hairline to chin) in the crop of a square: [x, y, width, height] as fractions of the
     crop's width and height, rounded to 4 digits. x and y are those of the face's middle, from the top left."""
     middle = np.array([float(row["center_x"]), float(row["center_y"])]) - (square.center_x, square.center_y)
-    place = middle @ _to_picture(square.roll) / square.extent + 0.5
+    place = middle @ picture_axes(square.roll) / square.extent + 0.5
     size = np.array([float(row["face_width"]), float(row["face_height"])]) / square.extent
     return [round(float(value), 4) for value in (*place, *size)]
 
@@ -135,7 +145,7 @@ def _extent(side: int, stretch: tuple[float, float]) -> np.ndarray:
     return np.maximum(np.rint(side * np.array(stretch)), 2).astype(int)
 
 
-def _to_picture(roll: float) -> np.ndarray:
+def picture_axes(roll: float) -> np.ndarray:
     """The matrix from the axes of a square to those of the picture: float64 (2, 2)."""
     cos, sin = math.cos(math.radians(roll)), math.sin(math.radians(roll))
     return np.array([[cos, -sin], [sin, cos]])
@@ -157,7 +167,7 @@ def _crop_roll(row: Mapping[str, Any]) -> float:
 def _ideal_middle(row: Mapping[str, Any], height: int, face_level: float) -> np.ndarray:
     """The middle of the square of this height in which the face is at `face_level`."""
     above = np.array([0, (0.5 - face_level) * height])
-    return np.array([float(row["center_x"]), float(row["center_y"])]) + _to_picture(_crop_roll(row)) @ above
+    return np.array([float(row["center_x"]), float(row["center_y"])]) + picture_axes(_crop_roll(row)) @ above
 
 
 def _pushes(
@@ -170,7 +180,7 @@ def _pushes(
     """The moves of the ideal square by which another face lies just outside of it: px along its axes, the shortest
     first. The first is no move at all."""
     moves, extent = [np.zeros(2)], _extent(side, stretch)
-    middle, to_picture = _ideal_middle(row, extent[1], face_level), _to_picture(_crop_roll(row))
+    middle, to_picture = _ideal_middle(row, extent[1], face_level), picture_axes(_crop_roll(row))
     for x, y, w, h in others:
         corners = (np.array([(x, y), (x + w, y), (x, y + h), (x + w, y + h)]) - middle) @ to_picture
         before, after = corners.min(axis=0) - extent / 2, corners.max(axis=0) + extent / 2
@@ -189,7 +199,7 @@ def _placed(
     """The square of this side around the face, moved by `push` and then into the picture, as far as MAX_SHIFT
     allows."""
     width, height, roll = int(row["width"]), int(row["height"]), _crop_roll(row)
-    to_picture, extent = _to_picture(roll), _extent(side, stretch)
+    to_picture, extent = picture_axes(roll), _extent(side, stretch)
     ideal = _ideal_middle(row, extent[1], face_level)
     reach = np.abs(to_picture) @ extent / 2  # half the upright box around the tilted square
     # Pixel centres are at whole numbers, so the picture reaches from -0.5 to its width - 0.5.

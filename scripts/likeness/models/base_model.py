@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,18 +35,25 @@ TOKENIZER_FILES = (
 
 
 def diffusers_folder(
-    model: str, revision: str | None, roots: list[Path], merge_list: Path, store: Path, own_vae: bool = False
+    model: str,
+    revision: str | None,
+    roots: list[Path],
+    merge_list: Path,
+    store: Path,
+    own_vae: bool = False,
+    same_family: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """The folder of a base model given as a diffusers folder, a single .safetensors file or a hub id.
 
     A single file is converted once, and the result is kept under `store`. `own_vae` says that the user has another VAE:
-    then the model's VAE is ignored and may be missing. Raises LikenessError if the model does not exist, is incomplete,
-    or belongs to a family that cannot be trained.
+    then the model's VAE is ignored and may be missing. `same_family` has the manifests of models that exchange a LoRA
+    with this one. Raises LikenessError if the model does not exist, is incomplete, belongs to a family that cannot be
+    trained, or to another one than the models of `same_family`.
     """
     local = next((root / model for root in roots if (root / model).exists()), None)
     what = f"base_model {model}"
     if local is None:
-        folder = _hub_model(model, revision, own_vae)
+        folder = _hub_model(model, revision, own_vae, same_family)
     elif local.is_dir():
         folder = local
     elif local.suffix.lower() == ".safetensors":
@@ -54,7 +61,20 @@ def diffusers_folder(
     else:
         raise LikenessError(f"{what}: expected a diffusers folder, a .safetensors file or a hub id")
     check_folder(folder, what, own_vae)
+    _check_family(_family(folder), what, same_family)
     return folder
+
+
+def _check_family(family: Family, what: str, same_family: Sequence[Mapping[str, Any]]) -> None:
+    """Raises LikenessError if one of the models of `same_family` is of another family."""
+    for other in same_family:
+        if other["family"] != family.name:
+            expected = FAMILIES[other["family"]].title
+            raise LikenessError(
+                f"{what}: a {family.title}, but a LoRA is to be drawn both with it and with {other['model']}, a "
+                f"{expected}, and works with no other family than the one it is trained for; name a model of the same "
+                "family in sample.base_model"
+            )
 
 
 def vae_folder(vae: str, roots: list[Path], base_folder: Path, store: Path) -> Path:
@@ -218,7 +238,7 @@ def _family(folder: Path) -> Family:
     )
 
 
-def _hub_model(model: str, revision: str | None, own_vae: bool) -> Path:
+def _hub_model(model: str, revision: str | None, own_vae: bool, same_family: Sequence[Mapping[str, Any]]) -> Path:
     """The folder of a hub repository. The configurations are downloaded first, the weights only if they can be used."""
     not_here = f"base_model {model}: neither a folder nor a file here"
     advice = "check the name, the network, or a login for a gated model"
@@ -235,6 +255,7 @@ def _hub_model(model: str, revision: str | None, own_vae: bool) -> Path:
             "download its .safetensors file, if it has one, and name that"
         )
     family = checked_family(folder, f"base_model {model}", own_vae)
+    _check_family(family, f"base_model {model}", same_family)
     missing = parts_with_weights(family, own_vae)
     for variant in VARIANTS:
         middle = f".{variant}" if variant else ""

@@ -4,10 +4,13 @@ A single .safetensors file has weights and no configuration. The names of its la
 tells the configuration.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from likeness.core.errors import LikenessError
+from likeness.core.tensors import tensor_names
 
 if TYPE_CHECKING:
     import torch
@@ -166,6 +169,20 @@ def family_of_file(names: Collection[str]) -> Family | None:
         (family for family in FAMILIES.values() if any(name.startswith(tuple(family.keys.values())) for name in names)),
         None,
     )
+
+
+def family_at(path: Path) -> Family | None:
+    """The family of a base model that is a file or a folder here, by the file's header or the folder's configurations
+    alone. None if they do not tell it; fetch_base then says why the model cannot be used."""
+    try:
+        if path.is_file():
+            return family_of_file(tensor_names(path))
+        unet, text_encoder = (
+            json.loads((path / part / "config.json").read_text()) for part in ("unet", "text_encoder")
+        )
+        return family_of_folder(unet, text_encoder)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # missing, damaged, or no JSON object
+        return None
 
 
 # A tensor of SD 2 whose standard deviation is larger in v-prediction models, and the limit between the two kinds.

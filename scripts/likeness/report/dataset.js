@@ -12,7 +12,5 @@ function showOnly(filter) {
 }
 
 filters.forEach((filter) => filter.addEventListener("click", () => showOnly(filter)));
-document.querySelectorAll(".compare input").forEach((slider) =>
-  slider.addEventListener("input", () => slider.parentElement.style.setProperty("--at", slider.value + "%")));
 document.querySelector(".larger").addEventListener("change", (event) =>
   document.querySelector(".cards").classList.toggle("large", event.target.checked));

@@ -1,6 +1,6 @@
 """The start page of the results: the choice of every run of every subject, with links to the evidence."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,23 @@ from likeness.report.thumbnails import sample_uri
 def index_html(
     choices: Mapping[tuple[str, str], Mapping[str, Any]],
     previews: Mapping[tuple[str, str], Path],
+    galleries: Collection[tuple[str, ...]],
     subjects: Mapping[str, Mapping[str, Any]],
     unfinished: Mapping[str, Mapping[str, str]],
 ) -> str:
     """The text of the page, with addresses relative to results/. It depends only on the arguments and the previews.
 
     `choices`, and `previews` with the preview pictures of best/, are by (subject, run) and in the order of the
-    configuration. `subjects` is the section of the configuration, `unfinished` says why a subject's run has no choice,
-    "" where nothing is known.
+    configuration. `galleries` are the (subject, run) that have a gallery. `subjects` is the section of the
+    configuration, `unfinished` says why a subject's run has no choice, "" where nothing is known.
     """
     groups = [
         {
             "subject": name,
             "runs": [
-                _card(run, choice, previews[name, run], subject) for (of, run), choice in choices.items() if of == name
+                _card(run, choice, previews[name, run], subject) | {"gallery": (of, run) in galleries}
+                for (of, run), choice in choices.items()
+                if of == name
             ],
             "unfinished": unfinished.get(name, {}),
         }

@@ -36,6 +36,7 @@ def report_page(
     subject: Mapping[str, Any],
     config: Mapping[str, Any],
     folder: str,
+    has_gallery: bool,
     thumbnails: ItemCache,
     threads: int,
 ) -> tuple[str, dict[str, Path]]:
@@ -57,6 +58,7 @@ def report_page(
     html = rendered(
         "template.html.j2",
         title=title,
+        has_gallery=has_gallery,
         advice=advice(chosen),
         separation=separation(chosen, subject),
         choice=chosen,

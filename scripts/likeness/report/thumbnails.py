@@ -3,7 +3,9 @@ it."""
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,8 @@ SAMPLE = 384  # px on the long side of a sample within a page
 FULL_SCREEN = 512  # px on the long side of a sample in a file, which can fill the screen
 PHOTO = 192  # px on the long side of a photo: the usual width of a card
 COMPARED = 320  # px of crops and training images, which are compared in large cards
+LARGE = 1024  # px of a portrait in the gallery, which fills half of a page; many screens have two pixels for one px
+CLOSE_UP = 512  # px of a face in the gallery, which is compared with the one before
 QUALITY = 82  # of JPEG: a sample has about 30 kB
 
 
@@ -42,6 +46,29 @@ def sample_files(table: pd.DataFrame, cache: ItemCache, threads: int) -> dict[st
     samples = list(zip(table["image"], table["pixels"], strict=True))
     results = cli.map_in_threads(made, samples, threads, desc="samples", unit="picture")
     return {image: file for (image, _), file in results}
+
+
+class Preview(NamedTuple):
+    """A smaller copy of a picture in the gallery, or of a part of it."""
+
+    image: Path
+    sha256: str
+    side: int
+    """px on the long side."""
+    part: tuple[int, int, int, int] | None
+    """left, top, right, bottom in px; None for the whole picture."""
+    generated: bool
+    """False for a photo of the user's, which must not be marked as generated."""
+
+
+def preview_files(previews: Sequence[Preview], cache: ItemCache, threads: int) -> dict[Preview, Path]:
+    """The previews as JPEG files in the cache."""
+
+    def made(preview: Preview) -> Path:
+        about = (str(preview.side), str(preview.part), str(preview.generated))
+        return cache.get(lambda: _preview_jpeg(preview), "preview", preview.sha256, *about)
+
+    return dict(cli.map_in_threads(made, list(dict.fromkeys(previews)), threads, desc="portraits", unit="picture"))
 
 
 def thumbnail_cache(folder: Path) -> ItemCache:
@@ -78,9 +105,20 @@ def enlarged_uri(crop: Path) -> str:
 
 
 def _sample_jpeg(path: Path, side: int) -> bytes:
-    image = Image.open(path).convert("RGB")
+    return marked_jpeg(_reduced(Image.open(path), side), QUALITY)
+
+
+def _preview_jpeg(preview: Preview) -> bytes:
+    image = Image.open(preview.image)
+    pixels = _reduced(image.crop(preview.part) if preview.part else image, preview.side)
+    return marked_jpeg(pixels, QUALITY) if preview.generated else _jpeg(pixels)
+
+
+def _reduced(image: Image.Image, side: int) -> np.ndarray:
+    """uint8 RGB (height, width, 3) with at most `side` px on the long side."""
+    image = image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return marked_jpeg(np.asarray(image), QUALITY)
+    return np.asarray(image)
 
 
 def _jpeg(pixels: np.ndarray) -> bytes:

@@ -59,11 +59,12 @@ def without_trigger(level: float, judge: float) -> pd.DataFrame:
     return table.assign(judge_identity=np.where(table["epoch"] > 0, judge, 0.0))
 
 
-def choose_checkpoint(run: Path, config: dict = CONFIG) -> subprocess.CompletedProcess:
+def choose_checkpoint(run: Path, config: dict = CONFIG, drawing_base: str = "base.json") -> subprocess.CompletedProcess:
     inputs = {
         "scores": "scores.tsv",
         "models": "models.json",
         "base": "subject/base.json",
+        "drawing-base": f"subject/{drawing_base}",
         "dataset": "subject/dataset.json",
         "crops": "subject/crops.tsv",
         "measured-by": "subject/models.json",
@@ -144,6 +145,24 @@ def test_the_card_tells_consent_choice_and_every_hash(run):
     assert len(drawn) == 2 * (8 + 2) and {"train", "heldout"} <= set(crops["fate"])
     hashes |= {*crops["sha256"], *(file_sha256(Path(image)) for image in drawn)} - {""}
     assert hashes <= set(re.findall(r"[0-9a-f]{64}", card))
+
+
+def test_another_model_that_drew_is_named_and_is_the_one_to_draw_with(run):
+    base = json.loads((run / "subject/base.json").read_text())
+    drawing = base | {"model": "models/fine_tune.safetensors", "digest": "6" * 64, "sha256": {"unet/x": "7" * 64}}
+    (run / "subject/finetune.json").write_text(json.dumps(drawing))
+    assert choose_checkpoint(run, drawing_base="finetune.json").returncode == 0
+    choice, sidecar = (json.loads((run / "best" / OUTPUTS[name]).read_text()) for name in ("choice", "sidecar"))
+    assert choice["trained_on"] == {"model": "demo", "digest": "3" * 64}
+    assert choice["drawn_with"] == {"model": "models/fine_tune.safetensors", "digest": "6" * 64}
+    assert "Chosen on pictures by fine_tune.safetensors." in sidecar["notes"]
+    card = (run / "best/README.md").read_text()
+    assert "Draw with `models/fine_tune.safetensors`: epoch and weight were chosen on its pictures." in card
+    assert f"trained on: unet/model.safetensors | `{'4' * 64}`" in card and f"drawn with: unet/x | `{'7' * 64}`" in card
+    assert "| Trained on: model | demo |" in card and "| Drawn with: digest | " + "6" * 64 in card
+    choose_checkpoint(run)
+    card = (run / "best/README.md").read_text()
+    assert "Draw with the base model that it was trained on, `demo`" in card and "fine_tune" not in card
 
 
 def test_the_same_run_gives_the_same_bytes(run):

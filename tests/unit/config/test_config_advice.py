@@ -54,6 +54,7 @@ PAIRS = [
     ("train.prior_loss_weight", 2, {}, {"subjects": {"ava": {"regularisation": "generate"}}}),
     ("sample.negative_prompt", "blurry", {"sample": {"guidance_scale": 1}}, {"sample": {"guidance_scale": 2}}),
     ("base_revision", "main", {}, {"base_model": "somebody/sd15"}),
+    ("sample.base_revision", "main", {}, {"sample": {"base_model": "somebody/finetune"}}),
     ("caption.model", "small_base", {}, {"caption": {"backend": "blip"}}),
     (
         "caption.identity_words",
@@ -95,7 +96,7 @@ PAIRS += [
 
 def said(config: dict, roots: list[Path]) -> list[str]:
     checked = checked_config(copy.deepcopy(config), roots)
-    return without_effect(config, checked | {"base_model_is_here": "/" not in config["base_model"]})
+    return without_effect(config, checked | {"models_here": ["small_base"]})
 
 
 @pytest.mark.parametrize(("key", "value", "without", "needed"), PAIRS)
@@ -174,7 +175,7 @@ def test_hours_on_a_cpu_follow_from_what_one_picture_takes(roots):
     hours = (1000 * 2 * 18 + 3 * 2 * (1 + 2 * 5) * 25 * 14) / 3600
     assert hours_on_cpu(checked, roots, 4) == pytest.approx(hours / 4)
     assert hours_on_cpu(checked | {"resolution": 256}, roots, 4) == pytest.approx(hours / 16)
-    assert hours_on_cpu(checked | {"base_model": "small_base"}, roots, 4) == 0
+    assert hours_on_cpu(checked_config(config | {"base_model": "small_base"}, roots), roots, 4) == 0
 
 
 def test_the_demonstration_is_small_and_a_file_of_stable_diffusion_is_not(roots):
@@ -183,9 +184,11 @@ def test_the_demonstration_is_small_and_a_file_of_stable_diffusion_is_not(roots)
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     checked = checked_config(config, [ROOT])
     assert (
-        hours_on_cpu(checked, [ROOT], 1) == 0 and without_effect(config, checked | {"base_model_is_here": True}) == []
+        hours_on_cpu(checked, [ROOT], 1) == 0
+        and without_effect(config, checked | {"models_here": ["resources/base"]}) == []
     )
     with open(roots[0] / "sd15.safetensors", "wb") as file:
         file.truncate(2 * 10**9)  # takes no space
-    assert hours_on_cpu(checked | {"base_model": "sd15.safetensors"}, roots, 1) > 0.1
+    of_file = checked_config(config | {"base_model": "sd15.safetensors"}, [ROOT, *roots])
+    assert hours_on_cpu(of_file, roots, 1) > 0.1
     json.dumps(checked)

@@ -23,7 +23,7 @@ LORA = UsedLora("ava_portrait-000002", 0.8, "a1b2c3d4e5f6")
 
 def test_every_setting_is_read_back(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    text = infotext("photo of ohwx woman, (smiling:1.2)", 3, 512, SETTINGS, BASE, LORA)
+    text = infotext("photo of ohwx woman, (smiling:1.2)", 3, (512, 512), SETTINGS, BASE, LORA)
     (tmp_path / "a.png").write_bytes(marked_png(pixels, text))
     chunks = text_chunks(tmp_path / "a.png")
     assert TRAINED_ALGORITHMIC_MEDIA in chunks["XML:com.adobe.xmp"]
@@ -46,24 +46,24 @@ def test_every_setting_is_read_back(tmp_path):
 
 
 def test_the_base_model_calls_no_lora_and_what_is_not_set_is_not_said():
-    text = infotext("photo of a woman", 1, 64, SETTINGS | {"negative_prompt": ""}, BASE, None)
+    text = infotext("photo of a woman", 1, (64, 64), SETTINGS | {"negative_prompt": ""}, BASE, None)
     assert "\nNegative prompt: \n" in text, "ComfyUI reads no picture without"
     found = parameters(text)
     assert found["Prompt"] == "photo of a woman" and found["Negative prompt"] == ""
     assert not {"Lora hashes", "Clip skip"} & set(found)
-    assert parameters(infotext("a", 1, 64, SETTINGS | {"clip_skip": 2}, BASE, None))["Clip skip"] == "2"
+    assert parameters(infotext("a", 1, (64, 64), SETTINGS | {"clip_skip": 2}, BASE, None))["Clip skip"] == "2"
 
 
 @pytest.mark.parametrize("value", ["0.6, 0.8", 'a "quoted" word, and one', "a: b", "two\nlines", "plain", "é, ü"])
 def test_values_with_commas_colons_quotes_and_lines_come_back_as_they_were(value):
-    text = with_pairs(infotext("photo", 1, 64, SETTINGS, BASE, LORA), {"X Values": value, "Last": "end"})
+    text = with_pairs(infotext("photo", 1, (64, 64), SETTINGS, BASE, LORA), {"X Values": value, "Last": "end"})
     found = parameters(text)
     assert (found["X Values"], found["Last"], found["Seed"]) == (value, "end", "1")
 
 
 @pytest.mark.parametrize("prompt", ["photo of Zoë", "写真 of ohwx woman"])
 def test_prompts_in_every_script_are_kept(tmp_path, prompt):
-    text = infotext(prompt, 1, 64, SETTINGS, BASE, None)
+    text = infotext(prompt, 1, (64, 64), SETTINGS, BASE, None)
     (tmp_path / "a.png").write_bytes(marked_png(np.zeros((8, 8, 3), np.uint8), text))
     assert parameters(text_chunks(tmp_path / "a.png")["parameters"])["Prompt"] == prompt
 
@@ -76,7 +76,7 @@ def test_the_hash_of_a_lora_is_that_of_its_tensors():
 
 
 def test_a_single_file_is_named_without_its_ending():
-    found = parameters(infotext("a", 1, 64, SETTINGS, BASE | {"model": "models/my model v1.5.safetensors"}, None))
+    found = parameters(infotext("a", 1, (64, 64), SETTINGS, BASE | {"model": "models/my model v1.5.safetensors"}, None))
     assert found["Model"] == "my model v1.5"
 
 
@@ -84,7 +84,7 @@ def test_an_infotext_has_the_prompt_as_it_was_drawn(tmp_path):
     base = {"model": "sd15", "digest": "0" * 64}
     prompt, negative = r"photo of (ohwx woman:1.3), [x], \(y\) BREAK hat", "(bad: 1.4), [worse]"
     settings = {"steps": 25, "sampler": "Euler", "guidance_scale": 7.0, "clip_skip": 1, "negative_prompt": negative}
-    text = infotext(prompt, 1, 64, settings, base, UsedLora("ava-000001", 0.8, "abc"))
+    text = infotext(prompt, 1, (64, 64), settings, base, UsedLora("ava-000001", 0.8, "abc"))
     (tmp_path / "a.png").write_bytes(marked_png(np.zeros((8, 8, 3), np.uint8), text))
     found = parameters(text_chunks(tmp_path / "a.png")["parameters"])
     assert found["Prompt"] == f"{prompt} <lora:ava-000001:0.8>" and found["Negative prompt"] == negative

@@ -20,7 +20,7 @@ def pictures(pipeline, prompts: list[str], **changes) -> dict[str, np.ndarray]:
     wanted = [CELL._replace(prompt=prompt) for prompt in prompts]
     return {
         cell.prompt: np.asarray(image).astype(int)
-        for cell, image in draw_pictures(pipeline, wanted, SETTINGS | changes, 64)
+        for cell, image in draw_pictures(pipeline, wanted, SETTINGS | changes, (64, 64))
     }
 
 

@@ -32,7 +32,7 @@ CELLS = [Cell(0.0, prompt, "near", seed) for prompt in PROMPTS for seed in (1, 2
 
 
 def pictures(pipeline, wanted=CELLS, **changes) -> dict[Cell, np.ndarray]:
-    return {cell: np.asarray(image) for cell, image in draw_pictures(pipeline, wanted, SAMPLE | changes, 64)}
+    return {cell: np.asarray(image) for cell, image in draw_pictures(pipeline, wanted, SAMPLE | changes, (64, 64))}
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +120,9 @@ def test_each_prompt_is_read_once_and_each_weight_set_once(base_manifest, lora, 
     pipeline = load_pipeline(base_manifest, lora, CPU)
     assert not pipeline.conditioning_by_weight
     texts, weights = [], []
-    read = sampling._conditioning_of
+    read = sampling.conditioning_of
     noted = lambda pipe, text, skip: texts.append(text) or read(pipe, text, skip)  # noqa: E731
-    monkeypatch.setattr(sampling, "_conditioning_of", noted)
+    monkeypatch.setattr(sampling, "conditioning_of", noted)
     noting = pipeline._replace(set_weight=lambda weight: weights.append(weight) or pipeline.set_weight(weight))
     wanted = [cell._replace(weight=weight) for weight in (0.5, 1.0) for cell in CELLS]
     found = pictures(noting, wanted=wanted, batch_size=2)
@@ -205,8 +205,8 @@ class Checkpoint:
         """The last line of the log, and the rows of the table."""
         sample = {"prompts": ["photo of {subject}"], "untrained_prompts": ["photo of a {class_noun}"]}
         sample |= {"weights": [0.5, 1.0], "seeds": [1, 2], "steps": 2}
-        sample = Sample(**sample | changes).model_dump()
-        config = {"sample": sample, "clip_skip": 1, "resolution": 64, "subject": SUBJECT, "epoch": 2}
+        sample = Sample(clip_skip=1, **sample | changes).model_dump()
+        config = {"sample": sample, "resolution": 64, "subject": SUBJECT, "epoch": 2}
         files = {"models": "models.json", "base": "base.json", "cache": "cache", "samples": "2.tsv", "folder": "2"}
         options = [word for name, file in files.items() for word in (f"--{name}", str(self.folder / file))]
         self.monkeypatch.setattr(sys, "argv", ["sample_checkpoint.py", "--config", json.dumps(config), *options])

@@ -122,7 +122,7 @@ def test_the_same_pictures_are_drawn_from_each_layout(tmp_path, small_base, layo
     READ_FOLDERS[layout](tmp_path / "model")
     pipeline = load_pipeline(found("model", tmp_path), None, torch.device("cpu"))
     sample = {"negative_prompt": "", "steps": 1, "guidance_scale": 5.0, "batch_size": 1, "clip_skip": 1}
-    (picture,) = [image for _, image in draw_pictures(pipeline, [Cell(0.0, "a woman", "near", 1)], sample, 64)]
+    (picture,) = [image for _, image in draw_pictures(pipeline, [Cell(0.0, "a woman", "near", 1)], sample, (64, 64))]
     DRAWN.append(picture.tobytes())
     assert len(DRAWN[0]) == 64 * 64 * 3 and set(DRAWN) == {DRAWN[0]}
 

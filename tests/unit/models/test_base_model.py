@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -232,13 +232,15 @@ def hub(half) -> Iterator[Hub]:
         yield hub
 
 
-def fetched(tmp_path: Path, model_files: Path, revision: str, **environment: str) -> subprocess.CompletedProcess:
+def fetched(
+    tmp_path: Path, model_files: Path, revision: str, same_family: Sequence[Path] = (), **environment: str
+) -> subprocess.CompletedProcess:
     """The program fetch_base for a hub id, as the rule calls it."""
     config = {"base_model": NAME, "base_revision": revision, "vae": None, "prediction_type": None}
     script = SCRIPTS / "fetch_base.py"
     places = {"models": model_files, "roots": tmp_path, "cache": tmp_path / "store", "base": tmp_path / "base.json"}
     options = [str(text) for name, place in places.items() for text in (f"--{name}", place)]
-    command = [sys.executable, str(script), "--config", json.dumps(config), *options]
+    command = [sys.executable, str(script), "--config", json.dumps(config), *options, "--same-family", *same_family]
     home = {"HF_HOME": str(tmp_path / "hf")}
     return subprocess.run(command, env=os.environ | home | environment, capture_output=True, text=True, check=False)
 
@@ -263,3 +265,17 @@ def test_a_hub_id_is_fetched_at_its_revision_and_then_found_without_the_network(
     assert other.returncode == 1 and "Traceback" not in other.stdout + other.stderr
     assert f"base_model {NAME}: neither a folder nor a file here, and the hub did not give it" in other.stdout
     assert "Revision Not Found" in other.stdout
+
+
+def test_a_hub_id_of_another_family_than_the_lora_is_refused_before_its_weights_are_fetched(hub, tmp_path, model_files):
+    other = tmp_path / "base-xl.json"
+    other.write_text(json.dumps({"model": "somebody/xl", "family": "sdxl"}))
+    result = fetched(tmp_path, model_files, REVISION, [other], **hub.environment)
+    assert result.returncode == 1 and hub.asked and not [name for name in hub.asked if "safetensors" in name]
+    assert result.stdout.splitlines()[-1] == (
+        f"error: base_model {NAME}: a Stable Diffusion 1.x, but a LoRA is to be drawn both with it and with "
+        "somebody/xl, a Stable Diffusion XL, and works with no other family than the one it is trained for; name a "
+        "model of the same family in sample.base_model"
+    )
+    other.write_text(json.dumps({"model": "somebody/finetune", "family": "sd15"}))
+    assert fetched(tmp_path, model_files, REVISION, [other], **hub.environment).returncode == 0

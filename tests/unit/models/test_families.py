@@ -13,7 +13,7 @@ from likeness.core.pinned_models import CLIP_VOCABULARY
 from likeness.drawing.sampling import Cell, draw_pictures, load_pipeline
 from likeness.models.base_model import diffusers_folder, load_manifest, manifest
 from likeness.models.conditioning import conditioning, load_text_encoders, load_tokenizers, size_ids, token_ids
-from likeness.models.families import SD2, SD15, SDXL, Family, schedule_of_file
+from likeness.models.families import FAMILIES, SD2, SD15, SDXL, Family, family_at, schedule_of_file
 from likeness.models.single_file import write_config
 from likeness.training.latents import encoded_caption
 from trained_run import made_up_data, trained
@@ -158,7 +158,7 @@ def test_pictures_are_drawn(tmp_path, base):
     sample = {"negative_prompt": "", "steps": 2, "guidance_scale": 5.0, "batch_size": 2, "clip_skip": 1}
     cells = [Cell(weight, "photo of ohwx woman", "near", 1) for weight in (0.5, 1.0)]
     pipeline = load_pipeline(base, run.lora(2), torch.device("cpu"))
-    pictures = [image for _, image in draw_pictures(pipeline, cells, sample, 64)]
+    pictures = [image for _, image in draw_pictures(pipeline, cells, sample, (64, 64))]
     assert [picture.size for picture in pictures] == [(64, 64)] * 2
     assert pictures[0].tobytes() != pictures[1].tobytes()
 
@@ -225,3 +225,23 @@ def test_a_single_file_says_what_it_predicts(tmp_path, family, tensors, metadata
             schedule = schedule_of_file(family, file.keys(), file.metadata() or {}, file.get_tensor)
         assert schedule["prediction_type"] == expected and schedule["rescale_betas_zero_snr"] == zero_snr
         assert schedule.get("timestep_spacing") == ("trailing" if zero_snr else None)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_header_or_two_configurations_tell_the_family(made, tmp_path, family):
+    _, tensors, folder = made[family.name]
+    safetensors.torch.save_file(tensors, tmp_path / "single.safetensors")
+    assert family_at(folder) is family and family_at(tmp_path / "single.safetensors") is family
+    with open(tmp_path / "single.safetensors", "r+b") as file:
+        file.truncate(int.from_bytes(file.read(8), "little") + 8)  # the weights are still being downloaded
+    assert family_at(tmp_path / "single.safetensors") is family
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", b"version https://git-lfs", b"\2\0\0\0\0\0\0\0[]", b"\1\0\0\0\0\0\0\x005", b"\xff" * 99]
+)
+def test_what_is_no_base_model_tells_no_family(tmp_path, content):
+    (tmp_path / "single.safetensors").write_bytes(content)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet/config.json").write_bytes(content)
+    assert family_at(tmp_path / "single.safetensors") is None and family_at(tmp_path) is None

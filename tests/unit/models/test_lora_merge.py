@@ -62,7 +62,7 @@ def test_plain_loras_are_drawn_as_by_diffusers_loader(tmp_path, base_manifest, n
 
     def pictures() -> list[torch.Tensor]:
         pipeline = load_pipeline(base_manifest, run.lora(2), CPU)
-        images = [image.tobytes() for _, image in draw_pictures(pipeline, cells, SAMPLE, 64)]
+        images = [image.tobytes() for _, image in draw_pictures(pipeline, cells, SAMPLE, (64, 64))]
         return [torch.frombuffer(bytearray(image), dtype=torch.uint8).int() for image in images]
 
     by_diffusers = pictures()

@@ -1,0 +1,76 @@
+"""Put the face of one subject, or of several, into every picture of a place."""
+
+from pathlib import Path
+from typing import Any
+
+from likeness.core import cli
+from likeness.core.errors import PhotoError
+from likeness.core.files import publish_folder
+from likeness.core.manifests import write_table
+from likeness.core.provenance import canonical
+from likeness.drawing.infotext import face_pass_pairs, infotext, lora_tag, with_pairs
+from likeness.drawing.marking import marked_png
+from likeness.models.base_model import load_manifest
+from likeness.photos.images import png_bytes, read_photo
+from likeness.portraits.placed_faces import PlacedPerson, placed_faces
+from likeness.portraits.portrait_tables import DRAWN
+from likeness.portraits.scenes import seeds_of
+from likeness.portraits.studio import Studio, person, picture_row, studio_cache
+
+
+def main() -> None:
+    args = cli.arguments(
+        __doc__, "pictures*", "choices*", "loras*", "crops*", "base", "models", "weights*", "cache", "place", "folder"
+    )
+    place = vars(args.config.place) | {"clip_skip": args.config.portraits.clip_skip}
+    base = load_manifest(args.base)
+    upscaler = (args.config.upscale.tile, next(iter(args.weights), None))
+    studio = Studio(studio_cache(args, __file__), base, args.models, place, upscaler)
+    people = [
+        PlacedPerson(person(who.name, vars(who), choice, lora, crops), who.face)
+        for who, choice, lora, crops in zip(args.config.people, args.choices, args.loras, args.crops, strict=True)
+    ]
+    prompts = " ".join(
+        f"{p.person.prompt(place['prompt'])} {lora_tag(p.person.lora.stem, p.person.weight)}" for p in people
+    )
+
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, bytes] = {}
+
+    def add(source: Path, seed: int, stage: str, name: str, png: bytes, picture: Path, **values: Any) -> None:
+        pictures[name] = png
+        about = {"kind": "place", "name": args.config.place_name, "source": source.name, "seed": seed, "stage": stage}
+        about |= {"image": f"{args.folder.name}/{name}", "negative_prompt": place["negative_prompt"], **values}
+        rows.append(picture_row(png, read_photo(picture), **about))
+
+    for number, path in enumerate(cli.progress(args.pictures, desc="places", unit="picture")):
+        try:
+            original = studio.items.get(lambda: png_bytes(read_photo(path)), "original", path.read_bytes())  # noqa: B023
+        except PhotoError as error:
+            cli.say(f"{path.name}: left out, {error}")
+            continue
+        for seed in seeds_of(place):
+            placed = placed_faces(studio, original, people, seed, args.config.resolution)
+            for detail in placed.details:
+                cli.say(f"{path.name}: {detail}")
+            add(
+                path, seed, "original", f"{number:04d}_original.png", original.read_bytes(), original,
+                detail="; ".join(placed.details),
+            )  # fmt: skip
+            if placed.boxes:
+                size = read_photo(placed.picture).shape[1::-1]
+                text = infotext(prompts, seed, (size[0], size[1]), place, base, None)
+                text = with_pairs(text, face_pass_pairs(prompts, place["strength"]))
+                png = marked_png(read_photo(placed.picture), text)
+                box = placed.boxes.get(args.config.subject_name)
+                add(
+                    path, seed, "face", f"{number:04d}_s{seed}_face.png", png, placed.picture,
+                    prompt=prompts, box=canonical(box) if box else "",
+                )  # fmt: skip
+    publish_folder(args.folder, pictures)
+    write_table(args.place, rows, DRAWN)
+    cli.say(studio.items.summary())
+
+
+if __name__ == "__main__":
+    cli.run(main)

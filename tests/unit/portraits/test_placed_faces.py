@@ -1,0 +1,70 @@
+"""Several subjects in one picture: each gets its own face, from its own LoRA and prompt."""
+
+from pathlib import Path
+
+import pytest
+
+from likeness.portraits.face_pass import Framing
+from likeness.portraits.placed_faces import PlacedPerson, placed_faces
+from likeness.portraits.studio import Person
+
+SETTINGS = {
+    **{"prompt": "photo of {subject}", "strength": 0.6, "negative_prompt": "", "steps": 4},
+    **{"guidance_scale": 3.0, "clip_skip": 1},
+}
+
+
+def person(name: str, trigger: str, noun: str) -> Person:
+    words = {"subject": f"{trigger} {noun}", "class_noun": noun}
+    return Person(name, Path(f"{name}.safetensors"), 1.0, name, words, Framing(0.45, 0.48))
+
+
+AVA, OTTO = person("ava", "ohwx", "woman"), person("otto", "sks", "man")
+
+
+def row(x: float, width: float) -> dict:
+    return {"x": x, "y": 10.0, "w": width, "h": width, "center_x": x + width / 2, "center_y": 10 + width / 2}
+
+
+class Studio:
+    """Notes which face is redrawn as whose."""
+
+    settings = SETTINGS
+
+    def __init__(self, *faces: dict):
+        self._faces, self.redrawn = list(faces), []
+
+    def faces(self, picture: Path) -> list[dict]:
+        return self._faces
+
+    def with_face(self, picture: Path, face: dict, who: Person, how, resolution: int) -> Path:
+        self.redrawn.append((str(picture), face["x"], who.name, how.prompt, how.seed))
+        return Path(f"{picture}+{who.name}")
+
+
+def placed(studio: Studio, *people: PlacedPerson):
+    return placed_faces(studio, Path("a"), people, 7, 128)
+
+
+def test_each_face_is_redrawn_as_its_own_subject_one_after_the_other():
+    studio = Studio(row(300, 80), row(20, 60))
+    result = placed(studio, PlacedPerson(AVA, 1), PlacedPerson(OTTO, "largest"))
+    assert studio.redrawn == [
+        ("a", 20, "ava", "photo of ohwx woman", 7),
+        ("a+ava", 300, "otto", "photo of sks man", 7),
+    ]
+    assert result.picture == Path("a+ava+otto") and result.details == []
+    assert result.boxes == {"ava": [20.0, 10.0, 60.0, 60.0], "otto": [300.0, 10.0, 80.0, 80.0]}
+
+
+def test_a_subject_without_a_face_is_named_and_the_others_are_put_in():
+    studio = Studio(row(20, 60))
+    result = placed(studio, PlacedPerson(AVA, 2), PlacedPerson(OTTO, 1))
+    assert result.details == ["has one face, so there is no face 2; ava was not put into it"]
+    assert list(result.boxes) == ["otto"]
+
+
+@pytest.mark.parametrize("people", [[PlacedPerson(AVA, "largest")], [PlacedPerson(AVA, 1), PlacedPerson(OTTO, 2)]])
+def test_a_picture_of_nobody_stays_as_it_is(people):
+    result = placed(Studio(), *people)
+    assert result == (Path("a"), {}, ["no face was found, so none was redrawn"])

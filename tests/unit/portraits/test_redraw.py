@@ -1,0 +1,104 @@
+"""Redrawing: the strength decides how much changes, the mask decides where, and tiles leave no seam."""
+
+import numpy as np
+import pytest
+import torch
+
+from likeness.drawing.sampling import SAMPLERS, load_pipeline
+from likeness.photos.images import lanczos, read_photo
+from likeness.portraits import redraw
+from likeness.portraits.redraw import Redrawing, redrawn, redrawn_in_tiles
+
+HOW = Redrawing("photo of a woman", "", 0.5, 6, 3.0, 1, 7)
+
+
+@pytest.fixture(scope="module")
+def pipeline(base_manifest):
+    return load_pipeline(base_manifest, None, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def picture(ava) -> np.ndarray:
+    return lanczos(read_photo(ava / "05.jpg"), 64, 64)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(float) - b).mean())
+
+
+def left_half(picture: np.ndarray) -> np.ndarray:
+    mask = np.zeros(picture.shape[:2], np.float32)
+    mask[:, : picture.shape[1] // 2] = 1
+    return mask
+
+
+def test_a_higher_strength_changes_more(pipeline, picture):
+    as_decoded = redrawn(pipeline, picture, HOW, np.zeros(picture.shape[:2], np.float32))
+    changes = [difference(redrawn(pipeline, picture, HOW._replace(strength=s)), as_decoded) for s in (0.2, 0.5, 0.9)]
+    assert changes == sorted(changes) and changes[0] < changes[2] / 2
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(pipeline, picture):
+    first, again, other = (redrawn(pipeline, picture, HOW._replace(seed=seed)) for seed in (7, 7, 8))
+    assert (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_with_a_mask_over_everything_it_is_what_it_is_without_one(base_manifest, picture, sampler):
+    pipeline = load_pipeline(base_manifest, None, torch.device("cpu"), sampler)
+    masked = redrawn(pipeline, picture, HOW, np.ones(picture.shape[:2], np.float32))
+    assert (masked == redrawn(pipeline, picture, HOW)).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_outside_the_mask_the_latents_are_the_pictures_own(base_manifest, picture, sampler, monkeypatch):
+    pipeline = load_pipeline(base_manifest, None, torch.device("cpu"), sampler)
+    vae, decoded = pipeline.diffusers.vae, []
+
+    def noted(latents: torch.Tensor, *arguments: object, **options: object) -> object:
+        decoded.append(latents)
+        return type(vae).decode(vae, latents, *arguments, **options)
+
+    monkeypatch.setattr(vae, "decode", noted)
+    redrawn(pipeline, picture, HOW, np.zeros(picture.shape[:2], np.float32))
+    redrawn(pipeline, picture, HOW._replace(strength=0.9), left_half(picture))
+    own, half = decoded
+    assert (half[..., 4:] == own[..., 4:]).all() and (half[..., :4] != own[..., :4]).float().mean() > 0.9
+
+
+def test_a_pass_with_few_steps_and_a_low_strength_still_draws_one(pipeline, picture):
+    how = HOW._replace(strength=0.1, steps=4)
+    as_decoded = redrawn(pipeline, picture, how, np.zeros(picture.shape[:2], np.float32))
+    assert difference(redrawn(pipeline, picture, how), as_decoded) > 0
+
+
+def test_memory_that_runs_out_is_one_readable_line(pipeline, picture, monkeypatch):
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(redraw, "_redrawn", full)
+    with pytest.raises(redraw.LikenessError, match="a picture of 64 x 64 px was redrawn; set a smaller width"):
+        redrawn(pipeline, picture, HOW)
+    pipeline.diffusers.vae.disable_tiling()
+
+
+@pytest.mark.parametrize(("size", "count"), [((100, 84), 1), ((200, 132), 4), ((131, 260), 6)])
+def test_tiles_that_are_not_changed_give_the_picture_itself(size, count, ava):
+    picture = lanczos(read_photo(ava / "05.jpg"), *size)
+    tiles = []
+
+    def noted(tile: np.ndarray) -> np.ndarray:
+        tiles.append(tile.shape)
+        return tile
+
+    whole = redrawn_in_tiles(picture, 128, noted)
+    assert whole.shape == picture.shape and difference(whole, picture) < 1
+    assert all(side % 8 == 0 and side <= 128 for shape in tiles for side in shape[:2])
+    assert len(tiles) == count
+
+
+def test_tiles_of_different_brightness_fade_into_each_other(ava):
+    picture = np.full((128, 300, 3), 100, np.uint8)
+    shades = iter([100, 140, 100])
+    whole = redrawn_in_tiles(picture, 128, lambda tile: np.full_like(tile, next(shades)))
+    assert np.abs(np.diff(whole[64, :, 0].astype(int))).max() <= 2 and whole.max() == 140

@@ -1,0 +1,255 @@
+"""Measure how much of the person's likeness the face pass brings into full-body scenes.
+
+    python tools/bench_portraits.py [--folder FOLDER] [--scenes N] [--table TABLE.md]
+
+The scenes (full_body_scenes.py) show strangers from head to foot, with faces of 42 to 98 px. The workflow trains the
+demonstration once. Its LoRA, at weight 1, makes ava of each stranger:
+
+- plain: the scene as it is
+- hires: enlarged by 1.5 and redrawn in tiles at strength 0.35
+- hires + face: then the face pass, at two strengths
+
+They are compared with plain portraits of the same checkpoint. Both recognisers measure identity (0: a stranger, 1: her
+photos); SFace chose the checkpoint, dlib judges. A picture in which the face is not found counts as 0. The 95 %
+intervals resample the people of the scenes and each one's scenes, because two scenes of one stranger are alike.
+
+FOLDER keeps the results and every picture, so that a stopped comparison can be resumed. The last line is the judge's
+mean identity after the face pass, at the better strength, as a share of the portraits'.
+"""
+
+import argparse
+import itertools
+import tempfile
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+from bench_base import ROOT, run_workflow
+from bench_faces import hardware
+from full_body_scenes import SCENES, WOMEN, scene
+from likeness.choosing.scores import read_scores
+from likeness.config.sections import Sample
+from likeness.core.errors import LikenessError
+from likeness.core.manifests import checked_files, read_table
+from likeness.core.provenance import canonical
+from likeness.faces.detection import Detector
+from likeness.faces.identity import Judge, Recogniser
+from likeness.models.base_model import load_manifest
+from likeness.photos.images import lanczos, png_bytes, read_photo
+from likeness.portraits import portrait_scores
+from likeness.portraits.faces_of_picture import box_of, face_at
+from likeness.portraits.portrait_tables import DRAWN
+from likeness.portraits.redraw import redrawing, redrawn_in_tiles
+from likeness.portraits.scenes import TILE, SceneDrawing, drawn_stages
+from likeness.portraits.studio import Person, Studio, person, picture_row, studio_cache
+
+HIRES, HIRES_STRENGTH = 1.5, 0.35  # those of the default scene full_body
+STRENGTHS = (0.4, 0.75)  # the defaults of face_strength in a scene and of strength in a place
+WEIGHT = 1.0
+FIRST_SEED = 301  # no other comparison drew with these seeds, and nothing was chosen with them
+PORTRAIT, PLAIN, HIRES_STAGE = "portraits", "plain", "hires"
+FACE = {strength: f"hires + face at {strength:g}" for strength in STRENGTHS}
+RECOGNISERS = {"SFace": "identity", "dlib": "judge_identity"}
+DRAWS = 5000  # of the bootstrap: the ends of an interval then vary by less than 0.01
+
+
+class Demonstration(NamedTuple):
+    """The demonstration's configuration, and the folder of its results."""
+
+    config: dict[str, Any]
+    results: Path
+
+    @property
+    def run(self) -> Path:
+        return self.results / "ava/portrait"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return Sample(**self.config["sample"]).model_dump() | {"clip_skip": 1}
+
+    def ava(self) -> Person:
+        best = self.run / "best"
+        files = best / "choice.json", best / "ava_portrait.safetensors", self.results / "ava/crops.tsv"
+        return person("ava", self.config["subjects"]["ava"], *files)._replace(weight=WEIGHT)
+
+    def studio(self) -> Studio:
+        args = Namespace(cache=self.results.parent / ".cache/drawn", models=self.results / "models", weights=[])
+        items = studio_cache(args, str(ROOT / "scripts/draw_scene.py"))
+        base, tile = load_manifest(self.results / "base.json"), 2 * self.config["resolution"]
+        return Studio(items, base, args.models, self.settings, (tile, None))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--scenes", type=int, default=SCENES, choices=range(2, SCENES + 1), metavar="N")
+    parser.add_argument("--table", type=Path, help="a Markdown file for the table")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        demonstration = trained((args.folder or Path(temporary)).resolve())
+        measured = measurements(demonstration, drawn(demonstration, args.scenes))
+    text, (strength, ratio) = markdown(measured), best_strength(measured)
+    print(f"{hardware()}\n\n{text}")
+    if args.table:
+        args.table.write_text(text)
+    print(f"best strength of the face pass by dlib: {strength:g}")
+    print(f"identity with the face pass over a portrait: {ratio:.3f}")
+
+
+def trained(folder: Path) -> Demonstration:
+    """The demonstration in `folder`. Its workflow runs only if there is no chosen checkpoint yet."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    demonstration = Demonstration(config, folder / "results")
+    if not (demonstration.run / "best/choice.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        run_workflow(folder, config, "results/ava/portrait/best/choice.json")
+    return demonstration
+
+
+def drawn(demonstration: Demonstration, count: int) -> list[dict[str, Any]]:
+    """The rows of a table (DRAWN) with each of `count` scenes in all stages, and as many portraits. `image` is the
+    picture's file, and `source` of a scene is the woman in it."""
+    studio, ava, resolution = demonstration.studio(), demonstration.ava(), demonstration.config["resolution"]
+    seeds = range(FIRST_SEED, FIRST_SEED + count)
+    plain = demonstration.settings | {"prompt": "photo of {subject}", "scene_weight": WEIGHT, "seeds": [*seeds]}
+    plain |= {"width": None, "height": None, "hires": 1, "face_strength": 0}
+    rows = []
+    for seed, stages in drawn_stages(SceneDrawing(studio, ava, plain, resolution, [])):
+        rows.append(row_of(stages[-1].picture, PORTRAIT, seed, PORTRAIT))
+    for number, seed in enumerate(tqdm(seeds, desc="scenes", unit="scene")):
+        image, boxes = scene(number)
+        original = studio.items.get(lambda: png_bytes(image), "original", image.tobytes())  # noqa: B023
+        woman = WOMEN[number % len(WOMEN)].split("/")[1]
+        rows.append(row_of(original, woman, seed, PLAIN))
+        large = hires(studio, ava, original, seed, TILE * resolution)
+        rows.append(row_of(large, woman, seed, HIRES_STAGE))
+        x, y, width, height = (HIRES * length for length in boxes[0])
+        face = face_in(studio.faces(large), (x + width / 2, y + height / 2))
+        for strength, stage in FACE.items():
+            how = redrawing(studio.settings, prompt=ava.prompt("photo of {subject}"), strength=strength, seed=seed)
+            picture = studio.with_face(large, face, ava, how, resolution) if face else large
+            box = canonical(box_of(face) if face else [x, y, width, height])
+            rows.append(row_of(picture, woman, seed, stage, box))
+    return rows
+
+
+def face_in(rows: Sequence[Mapping[str, Any]], place: tuple[float, float]) -> Mapping[str, Any] | None:
+    """The face at a place in px; None if the redrawing left no face there."""
+    try:
+        return face_at(rows, place) if rows else None
+    except LikenessError:
+        return None
+
+
+def hires(studio: Studio, ava: Person, picture: Path, seed: int, tile: int) -> Path:
+    """A picture enlarged by Lanczos and redrawn. Real-ESRGAN would take minutes for each scene on a CPU."""
+    how = redrawing(studio.settings, prompt=ava.prompt("photo of {subject}"), strength=HIRES_STRENGTH, seed=seed)
+
+    def compute() -> np.ndarray:
+        image = read_photo(picture)
+        large = lanczos(image, *(round(HIRES * side) for side in image.shape[1::-1]))
+        return redrawn_in_tiles(large, tile, lambda cut: studio.redraw(ava, WEIGHT, cut, how))
+
+    return studio.kept_picture(compute, "hires", picture.suffix, HIRES, how, tile, ava.weights, WEIGHT)
+
+
+def row_of(picture: Path, source: str, seed: int, stage: str, box: str = "") -> dict[str, Any]:
+    """A row of DRAWN for a picture of the cache."""
+    about = {"kind": "scene", "name": "body", "source": source, "seed": seed, "stage": stage, "image": str(picture)}
+    empty = dict.fromkeys(DRAWN, "")
+    return empty | picture_row(picture.read_bytes(), read_photo(picture), **about, box=box)
+
+
+def measurements(demonstration: Demonstration, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The drawn rows with both identities: of the same face in all stages of a scene, and 0 where it is not found."""
+    results, models = demonstration.results, demonstration.results / "models"
+    args = Namespace(cache=results.parent / ".cache/measured", models=models, weights=[])
+    items = studio_cache(args, str(ROOT / "scripts/score_portraits.py"))
+
+    @cache
+    def recognisers() -> tuple[Detector, Recogniser, Judge]:
+        return Detector(models), Recogniser(models), Judge(models)
+
+    def faces(path: Path) -> list[portrait_scores.MeasuredFace]:
+        compute = lambda: portrait_scores.faces_bytes(read_photo(path), *recognisers())  # noqa: E731
+        return portrait_scores.read_faces(items.get(compute, path.read_bytes()))
+
+    crops = read_table(results / "ava/crops.tsv")
+    files = checked_files(results / "ava", crops["crop"], crops["sha256"], "crop_faces")
+    photos = {
+        fate: [face for path in itertools.compress(files, crops["fate"] == fate) for face in faces(Path(path))[:1]]
+        for fate in ("train", "heldout")
+    }
+    ava = portrait_scores.Person(
+        *photos.values(), *portrait_scores.scales(read_scores(demonstration.run / "scores.tsv"))
+    )
+    found = [faces(Path(row["image"])) for row in tqdm(rows, desc="measured", unit="picture")]
+    keep = {"scene": {"body": 1}}
+    # Nothing is ranked here, so the similarity of copies has no limit.
+    table = pd.DataFrame(portrait_scores.portrait_rows(pd.DataFrame(rows), found, ava, keep, copy_limit=np.inf))
+    identities = {name: table[name].fillna(0).astype(float) for name in RECOGNISERS.values()}
+    return table.assign(found=table["identity"].notna(), **identities)
+
+
+def stage_values(measured: pd.DataFrame, stage: str, recogniser: str) -> list[np.ndarray]:
+    """The identities at a stage by one recogniser: an array for each person in the scenes, or one for each portrait."""
+    rows = measured[measured["stage"] == stage]
+    column = RECOGNISERS[recogniser]
+    groups = rows["seed"] if stage == PORTRAIT else rows["source"]
+    return [values.to_numpy() for _, values in rows[column].groupby(groups)]
+
+
+def resampled_means(people: Sequence[np.ndarray]) -> np.ndarray:
+    """Means of DRAWS bootstrap samples: people are drawn with replacement, and of each the values of as many scenes as
+    there are."""
+    rng = np.random.default_rng(0)
+
+    def mean() -> float:
+        picked = [people[i] for i in rng.integers(len(people), size=len(people))]
+        return float(np.concatenate([rng.choice(values, len(values)) for values in picked]).mean())
+
+    return np.array([mean() for _ in range(DRAWS)])
+
+
+def share_of_portrait(measured: pd.DataFrame, stage: str, recogniser: str) -> tuple[float, np.ndarray]:
+    """The mean identity at a stage over that of the portraits, and the same of bootstrap samples of both."""
+    stage_people, portraits = (stage_values(measured, name, recogniser) for name in (stage, PORTRAIT))
+    # The order of the portraits' draws is turned: equal generators must not pair a sample of each.
+    samples = resampled_means(stage_people) / resampled_means(portraits)[::-1]
+    return float(np.concatenate(stage_people).mean() / np.concatenate(portraits).mean()), samples
+
+
+def best_strength(measured: pd.DataFrame) -> tuple[float, float]:
+    """The strength of the face pass that the judge finds most like the person, and its share of a portrait's."""
+    shares = {strength: share_of_portrait(measured, stage, "dlib")[0] for strength, stage in FACE.items()}
+    return max(shares.items(), key=lambda item: item[1])
+
+
+def markdown(measured: pd.DataFrame) -> str:
+    columns = [*RECOGNISERS, *(f"{name}, of a portrait's" for name in RECOGNISERS)]
+    lines = [f"| picture | face found | {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) + 1)]
+    for stage in (PLAIN, HIRES_STAGE, *FACE.values(), PORTRAIT):
+        rows = measured[measured["stage"] == stage]
+        cells = [f"{rows['found'].sum()} of {len(rows)}"]
+        for name, column in RECOGNISERS.items():
+            cells.append(interval(rows[column].mean(), resampled_means(stage_values(measured, stage, name))))
+        for name in RECOGNISERS:
+            cells.append("1" if stage == PORTRAIT else interval(*share_of_portrait(measured, stage, name)))
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def interval(value: float, samples: np.ndarray) -> str:
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+if __name__ == "__main__":
+    main()
