@@ -1,5 +1,6 @@
 """Put the face of one subject, or of several, into every picture of a place."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,33 +44,40 @@ def main() -> None:
         about |= {"image": f"{args.folder.name}/{name}", "negative_prompt": place["negative_prompt"], **values}
         rows.append(picture_row(png, read_photo(picture), **about))
 
-    for number, path in enumerate(cli.progress(args.pictures, desc="places", unit="picture")):
-        try:
-            original = studio.items.get(lambda: png_bytes(read_photo(path)), "original", path.read_bytes())  # noqa: B023
-        except PhotoError as error:
-            cli.say(f"{path.name}: left out, {error}")
-            continue
-        for seed in seeds_of(place):
-            placed = placed_faces(studio, original, people, seed, args.config.resolution)
+    sources = list(readable_pictures(studio, args.pictures))
+    originals = [picture for _, picture in sources]
+    seeds = seeds_of(place)
+    for n, placed in enumerate(placed_faces(studio, originals, people, seeds, args.config.resolution)):
+        number = n // len(seeds)
+        path, seed, original = sources[number][0], placed.seed, placed.original
+        if n % len(seeds) == 0:
             for detail in placed.details:
                 cli.say(f"{path.name}: {detail}")
+        add(
+            path, seed, "original", f"{number:04d}_original.png", original.read_bytes(), original,
+            detail="; ".join(placed.details),
+        )  # fmt: skip
+        if placed.boxes:
+            pixels = read_photo(placed.picture)
+            text = infotext(prompts, seed, (pixels.shape[1], pixels.shape[0]), place, base, None)
+            png = marked_png(pixels, with_pairs(text, face_pass_pairs(prompts, place["strength"])))
+            box = placed.boxes.get(args.config.subject_name)
             add(
-                path, seed, "original", f"{number:04d}_original.png", original.read_bytes(), original,
-                detail="; ".join(placed.details),
+                path, seed, "face", f"{number:04d}_s{seed}_face.png", png, placed.picture,
+                prompt=prompts, box=canonical(box) if box else "",
             )  # fmt: skip
-            if placed.boxes:
-                size = read_photo(placed.picture).shape[1::-1]
-                text = infotext(prompts, seed, (size[0], size[1]), place, base, None)
-                text = with_pairs(text, face_pass_pairs(prompts, place["strength"]))
-                png = marked_png(read_photo(placed.picture), text)
-                box = placed.boxes.get(args.config.subject_name)
-                add(
-                    path, seed, "face", f"{number:04d}_s{seed}_face.png", png, placed.picture,
-                    prompt=prompts, box=canonical(box) if box else "",
-                )  # fmt: skip
     publish_folder(args.folder, pictures)
     write_table(args.place, rows, DRAWN)
     cli.say(studio.items.summary())
+
+
+def readable_pictures(studio: Studio, paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Each picture of the place with its pixels as a file of the cache. Those that cannot be read are left out."""
+    for path in cli.progress(paths, desc="pictures", unit="picture"):
+        try:
+            yield path, studio.items.get(lambda: png_bytes(read_photo(path)), "original", path.read_bytes())  # noqa: B023
+        except PhotoError as error:
+            cli.say(f"{path.name}: left out, {error}")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ demonstration once. Its LoRA, at weight 1, makes ava of each stranger:
 - hires + face: then the face pass, at two strengths
 
 They are compared with plain portraits of the same checkpoint. Both recognisers measure identity (0: a stranger, 1: her
-photos); SFace chose the checkpoint, dlib judges. A picture in which the face is not found counts as 0. The 95 %
-intervals resample the people of the scenes and each one's scenes, because two scenes of one stranger are alike.
+photos). SFace chose the checkpoint and chooses the strength; dlib judges. A picture in which the face is not found
+counts as 0. The 95 % intervals resample the people of the scenes and each one's scenes, because two scenes of one
+stranger are alike.
 
 FOLDER keeps the results and every picture, so that a stopped comparison can be resumed. The last line is the judge's
-mean identity after the face pass, at the better strength, as a share of the portraits'.
+mean identity after the face pass, at the strength that SFace finds better, as a share of the portraits'.
 """
 
 import argparse
@@ -42,13 +43,13 @@ from likeness.core.provenance import canonical
 from likeness.faces.detection import Detector
 from likeness.faces.identity import Judge, Recogniser
 from likeness.models.base_model import load_manifest
-from likeness.photos.images import lanczos, png_bytes, read_photo
+from likeness.photos.images import png_bytes, read_photo
 from likeness.portraits import portrait_scores
 from likeness.portraits.faces_of_picture import box_of, face_at
 from likeness.portraits.portrait_tables import DRAWN
-from likeness.portraits.redraw import redrawing, redrawn_in_tiles
-from likeness.portraits.scenes import TILE, SceneDrawing, drawn_stages
-from likeness.portraits.studio import Person, Studio, person, picture_row, studio_cache
+from likeness.portraits.redraw import Redrawing, redrawing
+from likeness.portraits.scenes import SceneDrawing, drawn_stages, hires_pictures
+from likeness.portraits.studio import FaceOfPicture, Person, Studio, person, picture_row, studio_cache
 
 HIRES, HIRES_STRENGTH = 1.5, 0.35  # those of the default scene full_body
 STRENGTHS = (0.4, 0.75)  # the defaults of face_strength in a scene and of strength in a place
@@ -99,7 +100,7 @@ def main() -> None:
     print(f"{hardware()}\n\n{text}")
     if args.table:
         args.table.write_text(text)
-    print(f"best strength of the face pass by dlib: {strength:g}")
+    print(f"best strength of the face pass by SFace: {strength:g}")
     print(f"identity with the face pass over a portrait: {ratio:.3f}")
 
 
@@ -123,20 +124,17 @@ def drawn(demonstration: Demonstration, count: int) -> list[dict[str, Any]]:
     rows = []
     for seed, stages in drawn_stages(SceneDrawing(studio, ava, plain, resolution, [])):
         rows.append(row_of(stages[-1].picture, PORTRAIT, seed, PORTRAIT))
-    for number, seed in enumerate(tqdm(seeds, desc="scenes", unit="scene")):
-        image, boxes = scene(number)
-        original = studio.items.get(lambda: png_bytes(image), "original", image.tobytes())  # noqa: B023
-        woman = WOMEN[number % len(WOMEN)].split("/")[1]
-        rows.append(row_of(original, woman, seed, PLAIN))
-        large = hires(studio, ava, original, seed, TILE * resolution)
-        rows.append(row_of(large, woman, seed, HIRES_STAGE))
-        x, y, width, height = (HIRES * length for length in boxes[0])
-        face = face_in(studio.faces(large), (x + width / 2, y + height / 2))
-        for strength, stage in FACE.items():
-            how = redrawing(studio.settings, prompt=ava.prompt("photo of {subject}"), strength=strength, seed=seed)
-            picture = studio.with_face(large, face, ava, how, resolution) if face else large
-            box = canonical(box_of(face) if face else [x, y, width, height])
-            rows.append(row_of(picture, woman, seed, stage, box))
+    scenes = [scene(number) for number in range(count)]
+    women = [WOMEN[number % len(WOMEN)].split("/")[1] for number in range(count)]
+    originals = [studio.items.get(lambda: png_bytes(image), "original", image.tobytes()) for image, _ in scenes]  # noqa: B023
+    body = plain | {"hires": HIRES, "hires_strength": HIRES_STRENGTH, "hires_upscaler": "Lanczos"}
+    body |= dict(zip(("width", "height"), scenes[0][0].shape[1::-1], strict=True))
+    large = hires_pictures(SceneDrawing(studio, ava, body, resolution, []), originals, seeds)
+    for woman, seed, original, picture in zip(women, seeds, originals, large, strict=True):
+        rows += [row_of(original, woman, seed, PLAIN), row_of(picture, woman, seed, HIRES_STAGE)]
+    for strength, stage in FACE.items():
+        how = redrawing(studio.settings, prompt=ava.prompt("photo of {subject}"), strength=strength)
+        rows += face_rows(studio, ava, how, resolution, stage, list(zip(women, seeds, large, scenes, strict=True)))
     return rows
 
 
@@ -148,16 +146,23 @@ def face_in(rows: Sequence[Mapping[str, Any]], place: tuple[float, float]) -> Ma
         return None
 
 
-def hires(studio: Studio, ava: Person, picture: Path, seed: int, tile: int) -> Path:
-    """A picture enlarged by Lanczos and redrawn. Real-ESRGAN would take minutes for each scene on a CPU."""
-    how = redrawing(studio.settings, prompt=ava.prompt("photo of {subject}"), strength=HIRES_STRENGTH, seed=seed)
-
-    def compute() -> np.ndarray:
-        image = read_photo(picture)
-        large = lanczos(image, *(round(HIRES * side) for side in image.shape[1::-1]))
-        return redrawn_in_tiles(large, tile, lambda cut: studio.redraw(ava, WEIGHT, cut, how))
-
-    return studio.kept_picture(compute, "hires", picture.suffix, HIRES, how, tile, ava.weights, WEIGHT)
+def face_rows(
+    studio: Studio, ava: Person, how: Redrawing, resolution: int, stage: str, scenes: Sequence[tuple[Any, ...]]
+) -> list[dict[str, Any]]:
+    """The rows of the scenes (woman, seed, enlarged picture, scene) after the face pass."""
+    places = [tuple(HIRES * length for length in drawn.boxes[0]) for *_, drawn in scenes]
+    faces = [
+        face_in(studio.faces(picture), (x + width / 2, y + height / 2))
+        for (*_, picture, _), (x, y, width, height) in zip(scenes, places, strict=True)
+    ]
+    wanted = [
+        FaceOfPicture(picture, face, seed) for (_, seed, picture, _), face in zip(scenes, faces, strict=True) if face
+    ]
+    redrawn = iter(studio.with_faces(wanted, ava, how, resolution))
+    return [
+        row_of(next(redrawn) if face else picture, woman, seed, stage, canonical(box_of(face) if face else place))
+        for (woman, seed, picture, _), face, place in zip(scenes, faces, places, strict=True)
+    ]
 
 
 def row_of(picture: Path, source: str, seed: int, stage: str, box: str = "") -> dict[str, Any]:
@@ -227,9 +232,10 @@ def share_of_portrait(measured: pd.DataFrame, stage: str, recogniser: str) -> tu
 
 
 def best_strength(measured: pd.DataFrame) -> tuple[float, float]:
-    """The strength of the face pass that the judge finds most like the person, and its share of a portrait's."""
-    shares = {strength: share_of_portrait(measured, stage, "dlib")[0] for strength, stage in FACE.items()}
-    return max(shares.items(), key=lambda item: item[1])
+    """The strength of the face pass that SFace finds most like the person, and the judge's share of a portrait's."""
+    by_sface = {strength: share_of_portrait(measured, stage, "SFace")[0] for strength, stage in FACE.items()}
+    best = max(by_sface, key=by_sface.__getitem__)
+    return best, share_of_portrait(measured, FACE[best], "dlib")[0]
 
 
 def markdown(measured: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby, takewhile
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from likeness.core.devices import out_of_memory
 from likeness.core.errors import LikenessError
+from likeness.drawing.batches import Batches
 from likeness.models.base_model import check_part, load_part
 from likeness.models.conditioning import Conditioning
 from likeness.models.families import FAMILIES
@@ -42,13 +43,6 @@ _NOISE = (
 _NO_OTHER = dict.fromkeys(
     ("clip_sample", "thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
 )
-
-# The batch size on a CPU: faster than one picture at a time on the demonstration's base (docs/sampling.md).
-# Twice as many were 9 % faster there, but take twice the memory: at 512 px the VAE needs about 0.4 GB for each picture.
-CPU_BATCH = 4
-# The share of a GPU's free memory that the batch size is computed from: the allocator leaves gaps between its blocks. A
-# share that is too large is no error: the batch is drawn again in halves.
-PLANNED_SHARE = 0.9
 
 
 class Cell(NamedTuple):
@@ -155,51 +149,40 @@ def draw_pictures(
     for each weight if the LoRA changes the text encoders. The prompts of a batch have the same number of chunks. Raises
     LikenessError if there is not enough memory for a single picture.
     """
-    device = pipeline.diffusers.device
-    # On a GPU the first picture is drawn alone, to measure the memory that a picture needs.
-    measuring = sample["batch_size"] is None and device.type == "cuda"
-    count = 1 if measuring else sample["batch_size"] or CPU_BATCH
     conditionings: dict[str, Conditioning] = {}
+
+    def conditioning(text: str) -> Conditioning:
+        if text not in conditionings:
+            conditionings[text] = conditioning_of(pipeline.diffusers, text, sample["clip_skip"])
+        return conditionings[text]
+
+    def length(cell: Cell) -> int:
+        return conditioning(cell.prompt).hidden.shape[1]
+
+    def images(batch: Sequence[Cell]) -> list[Image.Image]:
+        prompts = [conditioning(cell.prompt) for cell in batch]
+        inputs = prompt_inputs(prompts, conditioning(sample["negative_prompt"]))
+        return _images(pipeline.diffusers, batch, inputs, sample, size)
+
+    batches = Batches(pipeline.diffusers.device, size, sample["batch_size"])
     for weight, group in groupby(cells, key=lambda cell: cell.weight):
         pipeline.set_weight(weight)
         if pipeline.conditioning_by_weight:
             conditionings.clear()
-        waiting = list(group)
-        while waiting:
-            next_cells = waiting[:count]
-            for text in (sample["negative_prompt"], *(cell.prompt for cell in next_cells)):
-                if text not in conditionings:
-                    conditionings[text] = conditioning_of(pipeline.diffusers, text, sample["clip_skip"])
-            length = conditionings[next_cells[0].prompt].hidden.shape[1]
-            batch = list(
-                takewhile(lambda cell: conditionings[cell.prompt].hidden.shape[1] == length, next_cells)  # noqa: B023
-            )
-            images = _images(pipeline.diffusers, batch, conditionings, sample, size)
-            if images is None:
-                count, measuring = len(batch) // 2, False
-                continue
-            yield from zip(batch, images, strict=True)
-            waiting = waiting[len(batch) :]
-            if measuring:
-                count, measuring = _batch_size_that_fits(device), False
+        yield from batches.drawn(list(group), length, images)
 
 
 def _images(
     pipeline: Any,
     batch: Sequence[Cell],
-    conditionings: Mapping[str, Conditioning],
+    inputs: Mapping[str, torch.Tensor],
     sample: Mapping[str, Any],
     size: tuple[int, int],
-) -> list[Image.Image] | None:
-    """The pictures of a batch; None if the device has not enough memory for all of them.
-
-    Raises LikenessError if it has not enough for a single one.
-    """
-    if pipeline.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(pipeline.device)
+) -> list[Image.Image]:
+    """The pictures of a batch. Raises LikenessError if there is not enough memory for a single one."""
     try:
         return pipeline(
-            **prompt_inputs([conditionings[cell.prompt] for cell in batch], conditionings[sample["negative_prompt"]]),
+            **inputs,
             num_inference_steps=sample["steps"],
             guidance_scale=sample["guidance_scale"],
             width=size[0],
@@ -208,12 +191,9 @@ def _images(
         ).images
     except RuntimeError as error:
         explained = out_of_memory(error, {"resolution": max(size)})
-        if not explained:
+        if not explained or len(batch) > 1:
             raise
-        if len(batch) == 1:
-            raise explained from None
-    torch.cuda.empty_cache()  # after the except block: within it the error still refers to the tensors of its frames
-    return None
+        raise explained from None
 
 
 def prompt_inputs(prompts: Sequence[Conditioning], negative: Conditioning) -> dict[str, torch.Tensor]:
@@ -228,13 +208,6 @@ def prompt_inputs(prompts: Sequence[Conditioning], negative: Conditioning) -> di
             pooled = [text.pooled for text in texts if text.pooled is not None]
             inputs[name.replace("prompt_embeds", "pooled_prompt_embeds")] = torch.cat(pooled)
     return inputs
-
-
-def _batch_size_that_fits(device: torch.device) -> int:
-    """The batch size for a GPU, by the peak memory of the batch before, which had one picture."""
-    allocated = torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
-    return max(1, int(PLANNED_SHARE * free / (torch.cuda.max_memory_allocated(device) - allocated)))
 
 
 def conditioning_of(pipeline: Any, text: str, clip_skip: int) -> Conditioning:

@@ -110,14 +110,19 @@ class MergedLora:
             (modules[key], modules[key].get_parameter("weight").detach().to("cpu", copy=True), layer)
             for key, layer in layers.items()
         ]
+        self._strength = 0.0
 
     @torch.no_grad()
     def set_weight(self, strength: float) -> None:
         """Merge the adapter at a strength; 0 is the base model. Every weight is computed from its base weight, so that
         no earlier strength has an effect.
 
-        The weight is computed in fp32 and rounded once, to the precision of the model.
+        The weight is computed in fp32 and rounded once, to the precision of the model. The strength that is merged
+        already takes no time; another one takes seconds with SDXL.
         """
+        if strength == self._strength:
+            return
+        self._strength = strength
         for module, base, layer in self._layers:
             parameter = module.get_parameter("weight")
             weight = base.to(parameter.device)

@@ -18,8 +18,6 @@ from likeness.photos.images import lanczos
 
 Enlarge = Callable[[np.ndarray], np.ndarray]
 """Makes a picture several times larger, such as Real-ESRGAN."""
-Redraw = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Redraws a picture (side, side, 3) within a mask (side, side)."""
 
 # How far the mask reaches from the middle of the face, as a share of the face's width or height (hairline to chin):
 # sideways with ears and hair, up with the hair, down with the chin alone, because a neck has another place in every
@@ -47,33 +45,35 @@ def framing_of(crops: Sequence[Mapping[str, Any]]) -> Framing:
     return Framing(round(float(np.median(places[:, 3])), 3), round(float(np.median(places[:, 1])), 3))
 
 
-def with_face_redrawn(
-    image: np.ndarray,
-    row: Mapping[str, Any],
-    framing: Framing,
-    resolution: int,
-    redraw: Redraw,
-    enlarge: Enlarge,
-) -> np.ndarray:
-    """uint8 RGB (height, width, 3) with the face of `row` (detection.FACE_COLUMNS) redrawn. Pixels outside the mask are
-    exactly those of `image`.
+class FaceToRedraw:
+    """A face of a picture, cut out to be redrawn: `cut` is uint8 RGB (resolution, resolution, 3), and `mask` float32
+    (resolution, resolution) is 1 where it is redrawn."""
 
-    The square around the face is cut out, brought to (resolution, resolution), redrawn, and put back. What is smaller
-    than it must be, on either way, is enlarged by `enlarge`.
-    """
-    square = unmoved_square(row, *framing)
-    cut = at_side(crop_face(image, square, resolution), resolution, enlarge)
-    # Only the part around the head is worked on: the picture may have 100 megapixels.
-    top, bottom, left, right = _around_head(image.shape[:2], row)
-    around = image[top:bottom, left:right]
-    here = square._replace(center_x=square.center_x - left, center_y=square.center_y - top)
-    mask = head_mask(around.shape[:2], _moved(row, left, top), framing)
-    new = redraw(cut, _in_square(mask, here, resolution))
-    placed = matched(_placed_back(at_side(new, _placed_side(here), enlarge), here, around), around, mask)
-    blend = np.rint(mask[..., None] * placed + (1 - mask[..., None]) * around).astype(np.uint8)
-    result = image.copy()
-    result[top:bottom, left:right] = np.where(mask[..., None] > 0, blend, around)
-    return result
+    def __init__(
+        self, image: np.ndarray, row: Mapping[str, Any], framing: Framing, resolution: int, enlarge: Enlarge
+    ) -> None:
+        """`row` is the face (detection.FACE_COLUMNS). A square smaller than the resolution is enlarged by `enlarge`."""
+        self._image, self._enlarge = image, enlarge
+        square = unmoved_square(row, *framing)
+        self.cut = at_side(crop_face(image, square, resolution), resolution, enlarge)
+        # Only the part around the head is worked on: the picture may have 100 megapixels.
+        rows, columns = _around_head(image.shape[:2], row)
+        self._part = rows, columns
+        left, top = columns.start, rows.start
+        self._square = square._replace(center_x=square.center_x - left, center_y=square.center_y - top)
+        self._mask = head_mask(image[self._part].shape[:2], _moved(row, left, top), framing)
+        self.mask = _in_square(self._mask, self._square, resolution)
+
+    def placed(self, new: np.ndarray) -> np.ndarray:
+        """The picture with the redrawn face: uint8 RGB (height, width, 3). Pixels outside the mask are exactly those of
+        the picture. A redrawn face that is smaller than its place is enlarged by `enlarge`."""
+        around, mask = self._image[self._part], self._mask
+        face = _placed_back(at_side(new, _placed_side(self._square), self._enlarge), self._square, around)
+        face = matched(face, around, mask)
+        blend = np.rint(mask[..., None] * face + (1 - mask[..., None]) * around).astype(np.uint8)
+        result = self._image.copy()
+        result[self._part] = np.where(mask[..., None] > 0, blend, around)
+        return result
 
 
 def at_side(picture: np.ndarray, side: int, enlarge: Enlarge) -> np.ndarray:
@@ -97,12 +97,12 @@ def head_mask(size: tuple[int, int], row: Mapping[str, Any], framing: Framing) -
     return (inward * inward * (3 - 2 * inward)).astype(np.float32)  # smoothstep
 
 
-def _around_head(size: tuple[int, int], row: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the part of a picture of `size` (height, width) that holds the head's mask."""
+def _around_head(size: tuple[int, int], row: Mapping[str, Any]) -> tuple[slice, slice]:
+    """The rows and columns of a picture of `size` (height, width) that hold the head's mask."""
     reach = max(SIDEWAYS, UP, DOWN) * max(float(row["face_width"]), float(row["face_height"])) + 2
     x, y = float(row["center_x"]), float(row["center_y"])
-    top, left = max(0, int(y - reach)), max(0, int(x - reach))
-    return top, min(size[0], int(y + reach) + 1), left, min(size[1], int(x + reach) + 1)
+    rows = slice(max(0, int(y - reach)), min(size[0], int(y + reach) + 1))
+    return rows, slice(max(0, int(x - reach)), min(size[1], int(x + reach) + 1))
 
 
 def _moved(row: Mapping[str, Any], left: int, top: int) -> dict[str, Any]:

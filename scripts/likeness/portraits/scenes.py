@@ -1,20 +1,19 @@
 """The stages of a scene: plain, hires and face."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from likeness.core import cli
-from likeness.core.provenance import canonical
 from likeness.drawing.infotext import lora_tag
 from likeness.drawing.sampling import Cell, draw_pictures
 from likeness.faces.identity import similarity
-from likeness.photos.images import lanczos, png_bytes, read_photo
+from likeness.photos.images import lanczos, read_photo
 from likeness.portraits.faces_of_picture import box_of, most_alike
-from likeness.portraits.redraw import redrawing, redrawn_in_tiles
-from likeness.portraits.studio import Person, Studio
+from likeness.portraits.redraw import Piece, joined, redrawing, tiles
+from likeness.portraits.studio import FaceOfPicture, Person, Studio, groups
 
 # The side of a hires pass's tiles, as a multiple of the resolution: larger pictures make the base model repeat things,
 # and take more memory than the first drawing did.
@@ -50,6 +49,11 @@ class SceneDrawing(NamedTuple):
         return self.person.weight if weight is None else weight
 
     @property
+    def lora(self) -> str:
+        """The hash of the LoRA's tensors; empty where the scene is drawn without it."""
+        return self.person.weights if self.weight else ""
+
+    @property
     def size(self) -> tuple[int, int]:
         """Width and height of the first drawing in px."""
         return self.settings["width"] or self.resolution, self.settings["height"] or self.resolution
@@ -73,67 +77,70 @@ def seeds_of(settings: Mapping[str, Any]) -> list[int]:
     return settings["seeds"] or list(range(1, settings["count"] + 1))
 
 
-def drawn_stages(scene: SceneDrawing) -> Iterator[tuple[int, list[Stage]]]:
-    """Each seed with the stages of its picture. Every stage is kept as soon as it is drawn."""
-    plain = _plain_pictures(scene)
-    for seed in cli.progress(plain, desc="passes", unit="picture"):
-        stages = [Stage("plain", plain[seed], scene.prompt, [], "")]
-        if scene.settings["hires"] > 1:
-            stages.append(Stage("hires", _hires(scene, stages[-1].picture, seed), scene.prompt, [], ""))
-        if scene.settings["face_strength"] > 0:
-            stages = _with_face_pass(scene, stages, seed)
-        yield seed, stages
+def drawn_stages(scene: SceneDrawing) -> list[tuple[int, list[Stage]]]:
+    """Each seed with the stages of its picture. Every picture of every stage is kept as soon as it is drawn."""
+    seeds = seeds_of(scene.settings)
+    stages = [[Stage("plain", picture, scene.prompt, [], "")] for picture in _plain_pictures(scene, seeds)]
+    if scene.settings["hires"] > 1:
+        enlarged = hires_pictures(scene, [stage[-1].picture for stage in stages], seeds)
+        for of_picture, picture in zip(stages, enlarged, strict=True):
+            of_picture.append(Stage("hires", picture, scene.prompt, [], ""))
+    if scene.settings["face_strength"] > 0:
+        _add_face_pass(scene, stages, seeds)
+    return list(zip(seeds, stages, strict=True))
 
 
-def _plain_pictures(scene: SceneDrawing) -> dict[int, Path]:
-    """The picture of each seed. Those that are missing in the cache are drawn in batches."""
-    studio, settings = scene.studio, scene.settings
-    lora = scene.person.weights if scene.weight else ""
-    drawn_with = canonical([lora, scene.weight, scene.prompt, scene.size, {k: settings[k] for k in PLAIN_SETTINGS}])
+def _plain_pictures(scene: SceneDrawing, seeds: Sequence[int]) -> list[Path]:
+    """The first drawing from each seed."""
+    settings = {key: scene.settings[key] for key in PLAIN_SETTINGS} | {"batch_size": None}
+    made_with = [scene.lora, scene.weight, scene.prompt, scene.size, settings]
 
-    def key(seed: int) -> tuple[str, ...]:
-        return studio.base["digest"], "plain", drawn_with, str(seed)
+    def draw(missing: Sequence[int]) -> Iterator[np.ndarray]:
+        pipeline = scene.studio.redrawer(scene.person).pipeline
+        cells = [Cell(scene.weight, scene.prompt, "portrait", seeds[number]) for number in missing]
+        return (np.asarray(image) for _, image in draw_pictures(pipeline, cells, settings, scene.size))
 
-    seeds = seeds_of(settings)
-    paths = {seed: path for seed in seeds if (path := studio.items.find(*key(seed)))}
-    studio.items.reused += len(paths)
-    cells = [Cell(scene.weight, scene.prompt, "portrait", seed) for seed in seeds if seed not in paths]
-    if cells:
-        drawn = draw_pictures(studio.pipeline(scene.person), cells, settings, scene.size)
-        for cell, image in cli.progress(drawn, total=len(cells), desc="plain", unit="picture"):
-            paths[cell.seed] = studio.items.put(png_bytes(np.asarray(image)), *key(cell.seed))
-            studio.items.computed += 1
-        studio.weight_is(scene.weight)
-    return {seed: paths[seed] for seed in seeds}
+    return scene.studio.kept_pictures([["plain", seed, *made_with] for seed in seeds], draw, "plain")
 
 
-def _hires(scene: SceneDrawing, picture: Path, seed: int) -> Path:
-    """A picture enlarged and redrawn at a low strength."""
-    settings = scene.settings
-    size = [round(side * settings["hires"] / 8) * 8 for side in scene.size]
-    how = redrawing(settings, prompt=scene.prompt, strength=settings["hires_strength"], seed=seed)
+def hires_pictures(scene: SceneDrawing, pictures: Sequence[Path], seeds: Sequence[int]) -> list[Path]:
+    """Pictures enlarged and redrawn at a low strength."""
+    settings, side = scene.settings, TILE * scene.resolution
+    width, height = (round(length * settings["hires"] / 8) * 8 for length in scene.size)
+    how = redrawing(settings, prompt=scene.prompt, strength=settings["hires_strength"])
+    upscaler = settings["hires_upscaler"]
+    made_with = [width, height, upscaler, how, settings["sampler"], scene.resolution, scene.lora, scene.weight]
 
-    def compute() -> np.ndarray:
+    def enlarged(picture: Path) -> np.ndarray:
         image = read_photo(picture)
-        by_network = settings["hires_upscaler"] == "Real-ESRGAN"
-        large = lanczos(scene.studio.enlarge(image) if by_network else image, *size)
-        return redrawn_in_tiles(
-            large, TILE * scene.resolution, lambda tile: scene.studio.redraw(scene.person, scene.weight, tile, how)
-        )
+        return lanczos(scene.studio.enlarge(image) if upscaler == "Real-ESRGAN" else image, width, height)
 
-    key = ["hires", picture.suffix, size, settings["hires_upscaler"], how, settings["sampler"], scene.resolution]
-    return scene.studio.kept_picture(compute, *key, scene.person.weights if scene.weight else "", scene.weight)
+    def draw(missing: Sequence[int]) -> Iterator[np.ndarray]:
+        for group in groups(missing):
+            cut = [tiles(enlarged(pictures[number]), side) for number in group]
+            pieces = [Piece(tile, seeds[number]) for number, parts in zip(group, cut, strict=True) for tile in parts]
+            redrawn = iter(scene.studio.redrawer(scene.person).redrawn(pieces, how, scene.weight))
+            yield from (joined(list(islice(redrawn, len(parts))), (height, width), side) for parts in cut)
+
+    keys = [["hires", picture.suffix, seed, *made_with] for picture, seed in zip(pictures, seeds, strict=True)]
+    return scene.studio.kept_pictures(keys, draw, "hires")
 
 
-def _with_face_pass(scene: SceneDrawing, stages: list[Stage], seed: int) -> list[Stage]:
-    """The stages with that of the face pass; without a face the last one says so."""
-    last = stages[-1]
-    face = _face_of_person(scene, last.picture)
-    if face is None:
-        return [*stages[:-1], last._replace(detail=NO_FACE)]
-    how = redrawing(scene.settings, prompt=scene.face_prompt, strength=scene.settings["face_strength"], seed=seed)
-    picture = scene.studio.with_face(last.picture, face, scene.person, how, scene.resolution)
-    return [*stages, Stage("face", picture, scene.face_prompt, box_of(face), "")]
+def _add_face_pass(scene: SceneDrawing, stages: Sequence[list[Stage]], seeds: Sequence[int]) -> None:
+    """Add the stage of the face pass to each picture's; where there is no face, the last one says so."""
+    how = redrawing(scene.settings, prompt=scene.face_prompt, strength=scene.settings["face_strength"])
+    faces: list[FaceOfPicture] = []
+    with_face: list[list[Stage]] = []
+    for of_picture, seed in zip(stages, seeds, strict=True):
+        row = _face_of_person(scene, of_picture[-1].picture)
+        if row is None:
+            of_picture[-1] = of_picture[-1]._replace(detail=NO_FACE)
+        else:
+            faces.append(FaceOfPicture(of_picture[-1].picture, row, seed))
+            with_face.append(of_picture)
+    redrawn = scene.studio.with_faces(faces, scene.person, how, scene.resolution)
+    for of_picture, face, picture in zip(with_face, faces, redrawn, strict=True):
+        of_picture.append(Stage("face", picture, scene.face_prompt, box_of(face.row), ""))
 
 
 def _face_of_person(scene: SceneDrawing, picture: Path) -> dict[str, Any] | None:

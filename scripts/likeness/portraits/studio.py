@@ -3,10 +3,10 @@
 import hashlib
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,28 @@ from likeness.core.manifests import read_json, read_table
 from likeness.core.provenance import canonical, code_digest, digest, file_sha256
 from likeness.core.tensors import with_metadata
 from likeness.drawing.infotext import UsedLora, lora_hash
-from likeness.drawing.sampling import Pipeline, load_pipeline
+from likeness.drawing.sampling import load_pipeline
 from likeness.faces.detection import Detector
 from likeness.faces.identity import Recogniser
 from likeness.faces.upscale import enlarged, real_esrganer
-from likeness.models.conditioning import Conditioning
 from likeness.models.prompts import literal
 from likeness.photos.images import png_bytes, read_photo
-from likeness.portraits.face_pass import Framing, framing_of, with_face_redrawn
-from likeness.portraits.redraw import Redrawing, redrawn
+from likeness.portraits.face_pass import FaceToRedraw, Framing, framing_of
+from likeness.portraits.redraw import Piece, Redrawer, Redrawing
+
+Item = TypeVar("Item")
+
+# How many pictures are prepared, redrawn and then kept: as many as keep a GPU busy, and few enough that a killed job
+# loses no more than a minute's work.
+AT_ONCE = 8
+
+
+class FaceOfPicture(NamedTuple):
+    """A face (detection.FACE_COLUMNS) of a picture of the cache, to be redrawn from a seed."""
+
+    picture: Path
+    row: Mapping[str, Any]
+    seed: int
 
 
 class Person(NamedTuple):
@@ -83,9 +96,7 @@ class Studio:
         and the user's own weights."""
         self.items, self.base, self.models, self.settings = items, base, models, settings
         self._upscaler = upscaler
-        self._loaded: tuple[Path, Pipeline] | None = None
-        self._weight: float | None = None
-        self._texts: dict[str, Conditioning] = {}
+        self._loaded: tuple[Path, Redrawer] | None = None
 
     @cached_property
     def detector(self) -> Detector:
@@ -110,31 +121,33 @@ class Studio:
         """A picture four times larger, by Real-ESRGAN."""
         return enlarged(image, self._real_esrganer)
 
-    def pipeline(self, person: Person) -> Pipeline:
+    def redrawer(self, person: Person) -> Redrawer:
         """The base model with a person's LoRA."""
         if self._loaded is None or self._loaded[0] != person.lora:
             self._loaded = None  # before the next one is loaded: two may not fit into memory
-            loaded = load_pipeline(self.base, person.lora, self._device, self.settings["sampler"], merged=True)
-            self._loaded, self._weight = (person.lora, loaded), None
-            self._texts.clear()
+            pipeline = load_pipeline(self.base, person.lora, self._device, self.settings["sampler"], merged=True)
+            self._loaded = person.lora, Redrawer(pipeline)
         return self._loaded[1]
 
-    def redraw(self, person: Person, weight: float, image: np.ndarray, how: Redrawing, mask: Any = None) -> np.ndarray:
-        """A picture, or what lies within a mask, redrawn with a person's LoRA at a weight."""
-        pipeline = self.pipeline(person)
-        if self._weight != weight:  # merging SDXL's weights takes seconds
-            pipeline.set_weight(weight)
-            self.weight_is(weight)
-        return redrawn(pipeline, image, how, mask, self._texts)
+    def kept_pictures(
+        self, keys: Sequence[Sequence[Any]], draw: Callable[[list[int]], Iterable[np.ndarray]], passes: str
+    ) -> list[Path]:
+        """The files of the pictures that depend on the base model and on `keys`.
 
-    def weight_is(self, weight: float) -> None:
-        """Note the weight at which the pipeline's LoRA was merged by others (draw_pictures)."""
-        self._weight = weight
-        self._texts.clear()  # the LoRA may change the text encoders
-
-    def kept_picture(self, compute: Callable[[], np.ndarray], *key: Any) -> Path:
-        """The file of a picture that depends on `key` and on the base model; it is computed if there is none yet."""
-        return self.items.get(lambda: png_bytes(compute()), self.base["digest"], canonical(key))
+        Those that are missing are drawn: `draw` gets their numbers, and each picture is kept as soon as it is there.
+        `passes` names the work for the progress bar.
+        """
+        keys = [(self.base["digest"], canonical(key)) for key in keys]
+        paths = {number: path for number, key in enumerate(keys) if (path := self.items.find(*key))}
+        self.items.reused += len(paths)
+        missing = [number for number in range(len(keys)) if number not in paths]
+        bar = cli.progress(desc=passes, total=len(missing), unit="picture")
+        for number, picture in zip(missing, draw(missing) if missing else (), strict=True):
+            paths[number] = self.items.put(png_bytes(picture), *keys[number])
+            self.items.computed += 1
+            bar.update()
+        bar.close()
+        return [paths[number] for number in range(len(keys))]
 
     def faces(self, picture: Path) -> list[dict[str, Any]]:
         """The faces of a picture of the cache, the widest first."""
@@ -142,19 +155,30 @@ class Studio:
         path = self.items.get(lambda: canonical(self.detector.faces(read_photo(picture))).encode(), "faces", content)
         return json.loads(path.read_bytes())
 
-    def with_face(self, picture: Path, row: Mapping[str, Any], person: Person, how: Redrawing, resolution: int) -> Path:
-        """A picture of the cache with one of its faces redrawn as the person's."""
+    def with_faces(self, faces: Sequence[FaceOfPicture], person: Person, how: Redrawing, resolution: int) -> list[Path]:
+        """Each picture with its face redrawn as the person's."""
 
-        def compute() -> np.ndarray:
-            def redraw(cut: np.ndarray, mask: np.ndarray) -> np.ndarray:
-                return self.redraw(person, person.weight, cut, how, mask)
+        def key(face: FaceOfPicture) -> list[Any]:
+            place = [face.row[name] for name in ("center_x", "center_y", "face_width", "face_height", "roll")]
+            made_with = [resolution, self.settings["sampler"], person.weights, person.weight, *person.framing]
+            return ["face", face.picture.suffix, place, face.seed, how, *made_with]
 
-            return with_face_redrawn(read_photo(picture), row, person.framing, resolution, redraw, self.enlarge)
+        def draw(missing: Sequence[int]) -> Iterator[np.ndarray]:
+            for group in groups([faces[number] for number in missing]):
+                cuts = [
+                    FaceToRedraw(read_photo(face.picture), face.row, person.framing, resolution, self.enlarge)
+                    for face in group
+                ]
+                pieces = [Piece(cut.cut, face.seed, cut.mask) for cut, face in zip(cuts, group, strict=True)]
+                redrawn = self.redrawer(person).redrawn(pieces, how, person.weight)
+                yield from (cut.placed(new) for cut, new in zip(cuts, redrawn, strict=True))
 
-        place = [row[key] for key in ("center_x", "center_y", "face_width", "face_height", "roll")]
-        key = ["face", picture.suffix, place, how, resolution, self.settings["sampler"], person.weights, person.weight]
-        key += person.framing
-        return self.kept_picture(compute, *key)
+        return self.kept_pictures([key(face) for face in faces], draw, f"faces of {person.name}")
+
+
+def groups(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """The items, AT_ONCE at a time."""
+    return (items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE))
 
 
 def picture_row(png: bytes, pixels: np.ndarray, **values: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from face_photos import on_wall, only_face, turned
 from likeness.faces.detection import Detector
 from likeness.photos.images import lanczos, read_photo
-from likeness.portraits.face_pass import Framing, framing_of, head_mask, with_face_redrawn
+from likeness.portraits.face_pass import FaceToRedraw, Framing, framing_of, head_mask
 
 SIDE = 128
 FRAMING = Framing(0.45, 0.48)
@@ -14,6 +14,11 @@ FRAMING = Framing(0.45, 0.48)
 
 def fourfold(picture: np.ndarray) -> np.ndarray:
     return lanczos(picture, 4 * picture.shape[1], 4 * picture.shape[0])
+
+
+def with_face_redrawn(photo: np.ndarray, face: dict, framing: Framing, side: int, redraw, enlarge) -> np.ndarray:
+    cut_out = FaceToRedraw(photo, face, framing, side, enlarge)
+    return cut_out.placed(redraw(cut_out.cut, cut_out.mask))
 
 
 def unchanged(cut: np.ndarray, mask: np.ndarray) -> np.ndarray:

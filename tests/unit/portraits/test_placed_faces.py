@@ -37,13 +37,14 @@ class Studio:
     def faces(self, picture: Path) -> list[dict]:
         return self._faces
 
-    def with_face(self, picture: Path, face: dict, who: Person, how, resolution: int) -> Path:
-        self.redrawn.append((str(picture), face["x"], who.name, how.prompt, how.seed))
-        return Path(f"{picture}+{who.name}")
+    def with_faces(self, faces, who: Person, how, resolution: int) -> list[Path]:
+        self.redrawn += [(str(face.picture), face.row["x"], who.name, how.prompt, face.seed) for face in faces]
+        return [Path(f"{face.picture}+{who.name}") for face in faces]
 
 
 def placed(studio: Studio, *people: PlacedPerson):
-    return placed_faces(studio, Path("a"), people, 7, 128)
+    (result,) = placed_faces(studio, [Path("a")], people, [7], 128)
+    return result
 
 
 def test_each_face_is_redrawn_as_its_own_subject_one_after_the_other():
@@ -67,4 +68,14 @@ def test_a_subject_without_a_face_is_named_and_the_others_are_put_in():
 @pytest.mark.parametrize("people", [[PlacedPerson(AVA, "largest")], [PlacedPerson(AVA, 1), PlacedPerson(OTTO, 2)]])
 def test_a_picture_of_nobody_stays_as_it_is(people):
     result = placed(Studio(), *people)
-    assert result == (Path("a"), {}, ["no face was found, so none was redrawn"])
+    assert (result.picture, result.boxes) == (Path("a"), {})
+    assert result.details == ["no face was found, so none was redrawn"]
+
+
+def test_each_lora_is_loaded_once_for_all_pictures_and_seeds():
+    studio = Studio(row(300, 80), row(20, 60))
+    placed_faces(studio, [Path("a"), Path("b")], [PlacedPerson(AVA, 1), PlacedPerson(OTTO, 2)], [7, 8], 128)
+    assert [(picture, who, seed) for picture, _, who, _, seed in studio.redrawn] == [
+        *((picture, "ava", seed) for picture in ("a", "b") for seed in (7, 8)),
+        *((f"{picture}+ava", "otto", seed) for picture in ("a", "b") for seed in (7, 8)),
+    ]

@@ -33,9 +33,12 @@ def measured(weak: float, strong: float) -> pd.DataFrame:
     )
 
 
-def test_the_last_line_is_the_judges_share_of_a_portrait_at_the_better_strength():
+def test_the_last_line_is_the_judges_share_of_a_portrait_at_the_strength_that_sface_finds_better():
     assert bench_portraits.best_strength(measured(0.4, 0.6)) == (0.75, pytest.approx(0.75))
     assert bench_portraits.best_strength(measured(0.4, 0.2)) == (0.4, pytest.approx(0.5))
+    judged_otherwise = measured(0.4, 0.6)
+    judged_otherwise.loc[judged_otherwise["stage"] == FACE[0.75], "judge_identity"] = 0.1
+    assert bench_portraits.best_strength(judged_otherwise) == (0.75, pytest.approx(0.25))
 
 
 def test_the_table_has_each_stage_with_both_recognisers_and_the_faces_that_were_found():
