@@ -13,6 +13,8 @@
 # make bench-sample      speed of drawing with LoRAs, compared with a simple script (docs/sampling.md)
 # make bench-choice      our rule for choosing a checkpoint, compared with others on the same runs (docs/choice.md)
 # make bench-likeness    settings that raise likeness or keep other people unchanged, and their cost (docs/likeness.md)
+# make bench-portraits   likeness that the face pass brings into full-body pictures (docs/portraits.md)
+# make bench-passes      speed and memory of the hires and the face pass at full size (docs/portraits.md)
 # make bench-base        abilities of the demonstration's base model (resources/base/README.md)
 # make bench-dataset     speed and memory of the data set's stages, without and with caches (docs/dataset.md)
 # make bench-report      speed of a report with 3,200 pictures in a browser (docs/report.md)
@@ -29,7 +31,7 @@ WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
 PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
 
 .PHONY: env demo test test-unit docs test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-duplicates bench-dataset bench-train bench-base \
-	bench-sample bench-choice bench-likeness bench-portraits bench-report bench-scale
+	bench-sample bench-choice bench-likeness bench-portraits bench-passes bench-report bench-scale
 .DELETE_ON_ERROR:
 
 env: .venv/installed-$(DEVICE)
@@ -113,6 +115,10 @@ bench-likeness: env
 bench-portraits: env
 	tools/system_libraries.sh faces
 	.venv/bin/python tools/bench_portraits.py --folder .bench/portraits
+
+bench-passes: env
+	tools/system_libraries.sh faces
+	.venv/bin/python tools/bench_passes.py
 
 bench-report: env .venv/installed-test
 	tools/system_libraries.sh browser

@@ -40,7 +40,6 @@ import torch
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -53,9 +52,9 @@ from likeness.core.pinned_models import CLIP_VOCABULARY, fetch_models, model_pat
 from likeness.models.base_model import load_manifest, manifest  # noqa: E402
 from likeness.models.families import SD15  # noqa: E402
 from likeness.models.lora_file import DTYPES  # noqa: E402
-from likeness.models.single_file import write_config  # noqa: E402
 from likeness.training import adapters, loop, store  # noqa: E402
 from plain_training import lora_config, plain, plain_cached  # noqa: E402
+from random_base import save_random  # noqa: E402
 
 MODELS = ROOT / "results/models"
 MATRICES = {"cpu": (2048, 4096), "cuda": (4096, 8192, 16384)}  # sides; GPUs reach their full rate only with large ones
@@ -230,7 +229,8 @@ def make_base(task: Task, folder: Path) -> None:
     if task.base == "demo":
         shutil.copytree(ROOT / "resources/base", folder)
     else:
-        save_random(model_path(MODELS, CLIP_VOCABULARY), folder)
+        # In the precision of the training here.
+        save_random(SD15, model_path(MODELS, CLIP_VOCABULARY), folder, torch.bfloat16)
     (folder / "base.json").write_text(json.dumps(manifest(task.base, folder, folder)))
     generator = np.random.default_rng(0)
     (folder / "photos").mkdir()
@@ -242,17 +242,6 @@ def make_base(task: Task, folder: Path) -> None:
 def unet_config(folder: Path) -> dict:
     """The weights of a base model's U-Net."""
     return json.loads((folder / "unet/config.json").read_text())
-
-
-def save_random(vocabulary: Path, folder: Path) -> None:
-    """Write Stable Diffusion 1.5 with random weights in bf16, the precision of the training here."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    torch.manual_seed(0)
-    write_config(SD15, folder, vocabulary)
-    for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-        kind.from_config(dict(SD15.config[part])).to(torch.bfloat16).save_pretrained(folder / part)
-    CLIPTextModel(CLIPTextConfig(**SD15.config["text_encoder"])).bfloat16().save_pretrained(folder / "text_encoder")
 
 
 def flops(task: Task, folder: Path) -> int:

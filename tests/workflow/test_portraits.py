@@ -23,6 +23,7 @@ SCENES = {
     "large": {"prompt": "photo of {subject} in a park", "height": 96, "count": 2, "hires": 1.5, "scene_weight": 0},
 }
 SHOWN = {"build_gallery": 1, "build_report": 1, "build_index": 1}
+SMALL = 61  # px of a portrait whose face is 40 px high
 PLACES = {"wall": {"pictures": "walls", "consent": "synthetic", "count": 2, "keep": 1, "strength": 0.5}}
 
 
@@ -37,13 +38,15 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def project(finished_project, tmp_path_factory) -> Project:
-    """A finished project with scenes and a place, whose four pictures have one face, two, one lying on its side, and
-    none."""
+    """A finished project with scenes and a place, whose pictures have one face, five, one lying on its side, one of
+    40 px, and none."""
     project = finished_project.copied(tmp_path_factory.mktemp("portraits") / "finished")
     project.fork_jobs = True
     one = on_wall(portrait_of("05.jpg"), 200, 300, 400)
-    walls = {"a_one": one, "b_two": np.hstack([one, one[:, ::-1]]), "c_side": turned(one, 90)}
-    walls["d_nobody"] = on_wall(read_photo(ROOT / "resources/people/ava/no_face.jpg"), 200, 300, 400)
+    small = on_wall(portrait_of("05.jpg"), SMALL, 300, 400)
+    walls = {"a_one": one, "b_five": np.hstack([one, one[:, ::-1]] * 2 + [one]), "c_side": turned(one, 90)}
+    walls |= {"d_small": small}
+    walls["e_nobody"] = on_wall(read_photo(ROOT / "resources/people/ava/no_face.jpg"), 200, 300, 400)
     for name, picture in walls.items():
         write_picture(project.folder / f"walls/{name}.png", picture)
     project.configure(portraits={"scenes": SCENES}, places=PLACES)
@@ -97,7 +100,7 @@ def test_other_programs_read_how_a_picture_was_made(project, table):
         assert TRAINED_ALGORITHMIC_MEDIA in text_chunks(project.folder / RUN / row["image"])["XML:com.adobe.xmp"]
 
 
-@pytest.mark.parametrize("name", ["a_one", "b_two", "c_side"])
+@pytest.mark.parametrize("name", ["a_one", "b_five", "c_side", "d_small"])
 def test_a_face_is_put_into_a_picture_whose_other_pixels_stay(project, table, name):
     rows = rows_of(table, "wall", f"{name}.png")
     assert list(rows["stage"]) == ["original", "face"] * 2
@@ -106,17 +109,17 @@ def test_a_face_is_put_into_a_picture_whose_other_pixels_stay(project, table, na
     changed = (picture(project, rows.iloc[1]) != original).any(axis=-1)
     x, y, w, h = json.loads(rows.iloc[1]["box"])
     down, across = np.nonzero(changed)
-    assert changed.mean() > 0.02
+    assert changed.sum() > 0.8 * w * h
     # The ellipse around the head has 1.8 times the face's height and width.
     assert abs(across - x - w / 2).max() < 0.95 * max(w, h) and abs(down - y - h / 2).max() < 0.95 * max(w, h)
 
 
 def test_a_picture_without_a_face_is_a_result_with_a_sentence(project, table):
-    rows = rows_of(table, "wall", "d_nobody.png")
+    rows = rows_of(table, "wall", "e_nobody.png")
     assert list(rows["stage"]) == ["original", "original"] and set(rows["kept"]) == {"0"}
     assert set(rows["reason"]) == {"no face was found, so none was redrawn"}
     log = (project.folder / "results/logs/ava/portrait/place_face-wall.log").read_text()
-    assert "d_nobody.png: no face was found, so none was redrawn" in log
+    assert "e_nobody.png: no face was found, so none was redrawn" in log
 
 
 def test_a_picture_whose_face_was_lost_is_not_shown_first_and_says_so(table):
@@ -149,7 +152,7 @@ def test_how_many_are_shown_first_draws_nothing(project):
 
 
 def test_another_picture_of_a_place_leaves_the_others(project):
-    write_picture(project.folder / "walls/e_more.png", on_wall(portrait_of("07.jpg"), 200, 300, 400))
+    write_picture(project.folder / "walls/f_more.png", on_wall(portrait_of("07.jpg"), 200, 300, 400))
     outcome = project.run()
     assert outcome.jobs == {"place_face": 1, "score_portraits": 1, "build_gallery": 1}
     assert outcome.computed["place_face"] == 4, "the picture, its faces, and a drawing from each of two seeds"

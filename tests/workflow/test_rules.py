@@ -44,11 +44,15 @@ def test_every_rule_has_its_script_and_its_log_by_one_name():
     assert sorted(RULES) == PROGRAMS
     for name, body in RULES.items():
         assert f'code("{name}.py")' in body
-        assert re.search(rf"results/logs/.*\b{name}(-\{{epoch\}})?\.log", body), name
+        assert re.search(rf"results/logs/.*\b{name}(-?\{{\w+\}})*\.log", body), name
 
 
 # Of a rule's inputs, those that another rule makes (where they are a function of the wildcards).
-MADE = {"captioner", "class_pictures", "clip", "sampled_epochs", "sampled_epochs_of_all_runs", "trained_models"}
+MADE = {
+    *("bases_of_its_family", "trained_base", "drawing_base", "portrait_base", "latents", "captioner", "clip"),
+    *("class_pictures", "sampled_epochs", "sampled_epochs_of_all_runs", "trained_models"),
+    *("crops_of_place", "choices_of_place", "loras_of_place", "drawn_places", "drawn_scenes"),
+}
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -72,6 +76,7 @@ def test_a_script_reads_no_key_that_its_rule_does_not_list(program):
 def test_a_rule_lists_only_keys_that_there_are(rule):
     sections = Config.model_fields
     given_by_rule = {"subject", "subject_name", "run_name", "epoch", "flips", "token_lengths"}
+    given_by_rule |= {"scene", "scene_name", "place", "place_name", "people", "keep"}
     for key in listed(rule):
         assert key.split(".")[0] in {*sections, *given_by_rule}, key
 
