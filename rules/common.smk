@@ -148,6 +148,7 @@ def settings(*names):
             known |= {"subject": subject, "subject_name": wildcards.subject}
         if "run" in wildcards.keys():
             known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
+            known["by_hand"] = known["subject"]["choices_by_hand"].get(wildcards.run)
             known["keep"] = {
                 "scene": {
                     name: scene["keep"]

@@ -37,7 +37,7 @@ rule curate_photos:
         "../envs/likeness.yaml"
     params:
         contents=contents("curate_photos.py"),
-        config=section("curate", "subject.reference"),
+        config=section("curate", "subject.reference", "subject.photos_by_hand"),
     message:
         "{wildcards.subject}: keep or drop each photo, set some apart for judging"
     shell:
@@ -126,7 +126,11 @@ rule caption_faces:
             "caption_faces.py", captions_beside_photos, captioners_identity_words
         ),
         config=section(
-            "subject.trigger", "subject.class_noun", "caption.backend", "token_lengths"
+            "subject.trigger",
+            "subject.class_noun",
+            "subject.captions_by_hand",
+            "caption.backend",
+            "token_lengths",
         ),
         no_texts=no_captions_beside_photos,
         text_list=input_list("texts"),

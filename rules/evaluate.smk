@@ -110,6 +110,7 @@ rule choose_checkpoint:
         contents=contents("choose_checkpoint.py"),
         config=section(
             "select",
+            "by_hand",
             "train",
             "sample",
             "subject.trigger",

@@ -65,13 +65,15 @@ def main() -> None:
     for photo, path in sorted(own_texts.items()):
         photos_of.setdefault(path, []).append(photo.name)
 
+    by_hand = cli.as_mappings(args.config.subject.captions_by_hand)
     make_caption = from_template if backend == "template" else from_model
     rows, texts = [], {}
     for row in cli.progress(table, desc="caption", unit="photo"):
         name, own = f"{Path(row['image']).stem}.txt", own_texts.get(Path(row["photo"]))
-        text = caption_files.user_caption(own) if own else make_caption(row)
+        decided = by_hand.get(Path(row["photo"]).name)
+        text = decided or (caption_files.user_caption(own) if own else make_caption(row))
         count = caption_length.token_count(text, tokenizer, min(args.config.token_lengths))
-        file, photos = (own.name, photos_of[own]) if own else (name, [row["photo"]])
+        file, photos = (own.name, photos_of[own]) if own and not decided else (name, [row["photo"]])
         # The caption of a held-out photo has no effect on the training.
         warnings = wording.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []
         detail = " ".join(warnings)
@@ -83,7 +85,7 @@ def main() -> None:
                 "caption": f"{args.folder.name}/{name}",
                 "sha256": hashlib.sha256(text.encode()).hexdigest(),
                 "text": text,
-                "source": "user" if own else backend,
+                "source": "user" if decided or own else backend,
                 "tokens": count.tokens,
                 "detail": detail,
             }

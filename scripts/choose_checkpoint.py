@@ -23,7 +23,8 @@ def main() -> None:
     config = args.config
     scores = read_scores(args.scores)
     select = {key: getattr(config.select, key) for key in ("beta", "bootstrap", "confidence", "seed")}
-    choice = selection.choose(scores, **select)
+    by_hand = (config.by_hand.epoch, config.by_hand.weight) if config.by_hand else None
+    choice = selection.choose(scores, **select, by_hand=by_hand)
     source = checkpoint_file(args.models, choice["epoch"])
     choice |= {"lora": args.lora.name, "sha256": file_sha256(source)}
     choice |= {"clip": config.select.clip, "leak_limit": config.select.leak_limit}

@@ -1,13 +1,14 @@
 """Crop the face of every kept photo, upright, with a little shoulder, and without other people. The crop is square or,
 with buckets, has the photo's shape."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from likeness.core import cli, files, manifests, provenance
 from likeness.core.errors import LikenessError
-from likeness.faces.crops import Square, bucket, crop_box, crop_face, crop_side, face_in_crop
+from likeness.faces.crops import Square, bucket, crop_box, crop_face, crop_side, face_in_crop, square_by_hand
 from likeness.photos import images
 
 COLUMNS = [
@@ -42,6 +43,9 @@ def main() -> None:
         refuse_another(photo, row["sha256"])
         stretch = tuple(length / resolution for length in size(row))
         square = crop_box(row, framing.face_fraction, framing.face_level, stretch)
+        if row["crop"]:
+            square = square_by_hand(row, square, **json.loads(row["crop"]))
+            refuse_outside(row, square)
 
         def crop() -> bytes:
             with images.photo_in_turn(photo) as image:
@@ -74,6 +78,16 @@ def refuse_another(photo: Path, sha256: str) -> None:
     """Raises LikenessError if a photo does not have this hash."""
     if not photo.is_file() or provenance.file_sha256(photo) != sha256:
         raise LikenessError(f"{photo} was changed or removed after its faces were detected; run snakemake again")
+
+
+def refuse_outside(row: Mapping[str, Any], square: Square) -> None:
+    """Raises LikenessError if a square that a person chose does not show the middle of the face."""
+    x, y, *_ = face_in_crop(row, square)
+    if not (0 < x < 1 and 0 < y < 1):
+        raise LikenessError(
+            f"{row['photo']}: the crop of decisions.yaml does not show the face, whose middle is at "
+            f"{row['center_x']}, {row['center_y']} px; move it there"
+        )
 
 
 if __name__ == "__main__":

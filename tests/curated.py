@@ -43,9 +43,9 @@ class Workplace:
             faces=self.folder / "ava/faces.tsv",
         )
 
-    def curate(self, **changes) -> str:
+    def curate(self, by_hand: dict | None = None, **changes) -> str:
         faces, photos = self.folder / "ava/faces.tsv", self.folder / "ava/photos.tsv"
-        config = {"curate": SETTINGS | changes, "subject": {"reference": []}}
+        config = {"curate": SETTINGS | changes, "subject": {"reference": [], "photos_by_hand": by_hand or {}}}
         return script("curate_photos.py", config, faces=faces, photos=photos)
 
     def crop(self, resolution: int = 128) -> str:

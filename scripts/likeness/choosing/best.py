@@ -178,7 +178,7 @@ Pictures made with it are made by AI. Say so where you show them. Those in this 
 
 ## How it was chosen
 
-{choice["rule"]}.
+{_how_chosen(choice)}
 
 {_table(evidence)}
 
@@ -201,6 +201,12 @@ average over all prompts; 1 is how alike the person's own photos are to one anot
 
 {_table(all_hashes, _code)}
 """
+
+
+def _how_chosen(choice: Mapping[str, Any]) -> str:
+    if not choice["by_hand"]:
+        return f"{choice['rule']}."
+    return f"By hand (decisions.yaml). {advice(choice)[1]} The rule of the measure: {choice['rule']}."
 
 
 def _models_to_draw_with(base: Mapping[str, Any], drawing_base: Mapping[str, Any]) -> str:

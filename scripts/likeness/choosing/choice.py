@@ -24,6 +24,8 @@ def chosen_cell(choice: Mapping[str, Any]) -> dict[str, Any]:
 def advice(choice: Mapping[str, Any]) -> tuple[str, str]:
     """Two sentences for the user: the setting to use, and how certain the choice is."""
     setting = f"epoch {choice['epoch']} at weight {choice['weight']:g}"
+    if choice["by_hand"]:
+        return f"Use {setting}, chosen by hand", _instead_of_measured(choice)
     if choice["evidence"] == "none":
         return f"A guess: {setting}", f"No evidence: {choice['rule'][0].lower()}{choice['rule'][1:]}."
     if choice["evidence"] == "leaking":
@@ -58,6 +60,17 @@ def advice(choice: Mapping[str, Any]) -> tuple[str, str]:
             " It cannot be told apart from the base model without the LoRA either: sample more prompts and seeds."
         )
     return use, certainty
+
+
+def _instead_of_measured(choice: Mapping[str, Any]) -> str:
+    """What the measure would have taken in the place of a choice by hand."""
+    measured = choice["measured_choice"]
+    if (measured["epoch"], measured["weight"]) == (choice["epoch"], choice["weight"]):
+        return "The measure takes the same."
+    return (
+        f"The measure would have taken epoch {measured['epoch']} at weight {measured['weight']:g}, whose score is "
+        f"{measured['score']:.2f}; this one's is {choice['score']:.2f}."
+    )
 
 
 def separation(choice: Mapping[str, Any], subject: Mapping[str, Any]) -> str:

@@ -20,7 +20,15 @@ ONE_STANDARD_ERROR = 0.683  # the share of a normal distribution that lies withi
 DECIMALS = 6  # of every number in choice.json: further ones depend on the processor
 
 
-def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: float, seed: int) -> dict[str, Any]:
+def choose(
+    scores: pd.DataFrame,
+    *,
+    beta: float,
+    bootstrap: int,
+    confidence: float,
+    seed: int,
+    by_hand: tuple[int, float] | None = None,
+) -> dict[str, Any]:
     """Choose a weight and an epoch: of the weights that cannot be distinguished from the best, the one nearest to 1;
     and at this weight the latest epoch near the best.
 
@@ -34,12 +42,13 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     with evidence against the weights nearer to 1. The user asked for the full number of epochs, so the latest epoch
     within one standard error of the best one is chosen (Breiman et al. 1984, for trees). docs/choice.md has the
     measurements of this rule. If all cells that show the person leak, the gate "leak" is ignored. The result does not
-    depend on the order of the rows.
+    depend on the order of the rows. `by_hand` is the epoch and the weight that a person took instead.
 
     Returns epoch, weight, score, interval [low, high], indistinguishable [[epoch, weight]...], rule (a sentence),
-    evidence ("measured" | "leaking" | "none"), better_than_base (whether the interval of the chosen cell's difference
+    measured_choice (epoch, weight and score that the rule takes) and by_hand (whether a person chose), evidence
+    ("measured" | "leaking" | "none"), better_than_base (whether the interval of the chosen cell's difference
     to the base model lies above 0), base, beta, confidence, pairs and cells. Raises LikenessError for missing or
-    duplicate pictures and for NaN.
+    duplicate pictures, for NaN, and if nothing was drawn of the cell `by_hand`.
     """
     rows = _checked(scores[scores["kind"].isin(SCORED_KINDS)])
     score = picture_scores(rows, beta)
@@ -62,11 +71,12 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
     leaks = _leak_numbers(scores, matrix.index)
     cells = [cell | more for cell, more in zip(measured, leaks, strict=True)]
     evidence = bool(means[best] > 0)
-    chosen = (
+    by_rule = (
         _latest_near_best(values, draws, _nearest_to_one(matrix.index, indistinguishable))
         if evidence
         else _customary(cells)
     )
+    chosen = by_rule if by_hand is None else _position(cells, by_hand)
     gain = _interval(draws @ (values[[chosen]] - values[0]).T, confidence)
     return {
         "epoch": cells[chosen]["epoch"],
@@ -76,6 +86,8 @@ def choose(scores: pd.DataFrame, *, beta: float, bootstrap: int, confidence: flo
         "indistinguishable": [
             [c["epoch"], c["weight"]] for c, yes in zip(cells, indistinguishable, strict=True) if yes
         ],
+        "by_hand": by_hand is not None,
+        "measured_choice": {key: cells[by_rule][key] for key in ("epoch", "weight", "score")},
         "rule": _rule(cells, best, pairs, beta, leaking) if evidence else _no_evidence(rows),
         "evidence": "none" if not evidence else "leaking" if leaking else "measured",
         "better_than_base": bool(gain[0, 0] > 0),
@@ -279,6 +291,19 @@ def _leak_numbers(scores: pd.DataFrame, index: pd.MultiIndex) -> list[dict[str, 
 
 def _rounded_or_none(value: float) -> float | None:
     return round(float(value), DECIMALS) if np.isfinite(value) else None
+
+
+def _position(cells: Sequence[Mapping[str, Any]], by_hand: tuple[int, float]) -> int:
+    """The position of the cell that a person chose."""
+    places = [i for i, cell in enumerate(cells) if (cell["epoch"], cell["weight"]) == by_hand and cell["epoch"]]
+    if not places:
+        epochs = listed_words(str(epoch) for epoch in sorted({cell["epoch"] for cell in cells[1:]}))
+        weights = listed_words(f"{weight:g}" for weight in sorted({cell["weight"] for cell in cells[1:]}))
+        raise LikenessError(
+            f"decisions.yaml takes epoch {by_hand[0]} at weight {by_hand[1]:g}, of which nothing was drawn; take one "
+            f"of epochs {epochs} at weight {weights}"
+        )
+    return places[0]
 
 
 def _customary(cells: Sequence[Mapping[str, Any]]) -> int:

@@ -22,6 +22,7 @@ from likeness.config.bases import (
     top_level_base,
     without_model,
 )
+from likeness.config.decisions import checked_decisions, decisions_file
 from likeness.config.mistakes import hint, key_path, sentence
 from likeness.config.paths import found_below, is_file, photo_folder
 from likeness.config.portrait_checks import checked_places, problems_of_scenes
@@ -63,7 +64,7 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
     if config is None:
         raise _error(problems)
     runs, of_runs = _runs(config, roots)
-    subjects, of_subjects = _subjects(config, roots, within_job)
+    subjects, of_subjects = _subjects(config, runs, roots, within_job)
     problems = of_runs + of_subjects + _without_use(runs, config.subjects) + _misunderstood(runs, config.subjects)
 
     @cache
@@ -274,14 +275,22 @@ def _misunderstood_prompts(
             yield f"prompts: {quote(prompt)} stands there twice for {name}; expected each prompt once"
 
 
-def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Every subject, with the path of its folder below a root, and the problems of them."""
+def _subjects(
+    config: Config, runs: Mapping[str, Mapping[str, Any]], roots: Iterable[Path], within_job: bool
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Every subject, with the path of its folder below a root and with its decisions, and the problems of them."""
     subjects: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     for name, subject in config.subjects.items():
         try:
             folder = photo_folder(subject.photos, roots)
             subjects[name] = subject.model_dump() | {"photos": str(folder)}
+            try:
+                file = decisions_file(subject.decisions, folder, roots)
+                names = {path.name for path in folder.iterdir()} if file else set()
+                subjects[name] |= checked_decisions(file, names, runs)
+            except LikenessError as error:
+                problems.append(f"subjects.{name}.decisions: {error}")
             if within_job:
                 continue
             names = {path.name for path in checked_photos(subject.photos, folder)}

@@ -134,7 +134,7 @@ def _unknown(key: str, where: tuple[str | int, ...], keys: Mapping[str, Sequence
     same = [path for path in everywhere if path.rpartition(".")[2] == key]
     near = get_close_matches(key[:100], keys.get(here, []), n=1)
     meant = [path for path in (OTHER_NAMES.get(key), *same) if path] or near
-    if here == "runs.{name}":
+    if here == "runs.{name}" and "train" in keys[here]:  # not a run of decisions.yaml
         meant = [path for path in meant if path.partition(".")[0] in keys[here]]
         otherwise = "a run overrides train, sample, select and the base model"
     else:

@@ -43,6 +43,9 @@ class Subject(Section):
     does not exist)."""
     reference: list[str] = []
     """File names in the folder that show only the subject. If empty, the subject is the person on most photos."""
+    decisions: Annotated[str, Field(min_length=1)] | None = None
+    """File of what you decide about single photos and about the choice (docs/decisions.md). Empty: decisions.yaml in
+    the folder of photos, if it is there."""
     regularisation: Annotated[str, Field(min_length=1)] | None = None
     """Pictures of other people of the class, shown as often as the subject's (kohya's reg_data_dir), so that the LoRA
     does not change the class. Either a folder of photos; captions are the .txt files beside them, else the class noun.

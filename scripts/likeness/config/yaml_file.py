@@ -35,22 +35,28 @@ def config_file(here: Path, project: Path) -> Path:
 
 def check_config_file(file: Path) -> None:
     """Raises LikenessError, if possible with the line, if the file cannot be read, or would be read in another way than
-    its author meant. As Snakemake does, it tries JSON before YAML."""
-    if file.is_fifo():  # a pipe can be read only once, or waits for ever
-        raise LikenessError(f"{file}: is no file; write the configuration into one")
-    text = _text(file)
-    try:
-        content = json.loads(text, object_pairs_hook=_once)
-    except RecursionError:
-        raise LikenessError(f"{file}: is nested deeper than any setting") from None
-    except ValueError:
-        content = _yaml(file, text)
-    except LikenessError as error:
-        raise LikenessError(f"{file}: {error}") from None
+    its author meant."""
+    content = file_content(file)
     if not isinstance(content, dict) or not content:
         raise LikenessError(f"{file}: has no keys; expected lines such as base_model: ..., see docs/config.md")
     if "__use_yte__" in content:
         raise LikenessError(f"{file}: __use_yte__ would run the file as a program; write out what it computes")
+
+
+def file_content(file: Path) -> Any:
+    """The content of a YAML or JSON file. As Snakemake does, it tries JSON before YAML. Raises LikenessError, if
+    possible with the line, if the file cannot be read, or has a key twice."""
+    if file.is_fifo():  # a pipe can be read only once, or waits for ever
+        raise LikenessError(f"{file}: is no file; write the configuration into one")
+    text = _text(file)
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise LikenessError(f"{file}: is nested deeper than any setting") from None
+    except ValueError:
+        return _yaml(file, text)
+    except LikenessError as error:
+        raise LikenessError(f"{file}: {error}") from None
 
 
 def _text(file: Path) -> str:

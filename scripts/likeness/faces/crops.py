@@ -94,6 +94,29 @@ def unmoved_square(row: Mapping[str, Any], face_fraction: float, face_level: flo
     return Square(float(center[0]), float(center[1]), side, roll, 0.0, 0.0)
 
 
+def square_by_hand(
+    row: Mapping[str, Any], square: Square, crop: Sequence[float] | None, rotation: float | None
+) -> Square:
+    """The square that a person chose: `crop` is its middle and its side in px, `rotation` how far it is turned
+    clockwise in degrees. What is None stays as in `square`, which `crop_box` chose."""
+    roll = square.roll if rotation is None else float(rotation)
+    x, y, side = (square.center_x, square.center_y, square.side) if crop is None else crop
+    extent = _extent(int(side), square.stretch)
+    center = np.array([float(x), float(y)])
+    if roll == 0:  # whole pixels
+        center = np.rint(center - (extent - 1) / 2) + (extent - 1) / 2
+    to_picture = picture_axes(roll)
+    others = json.loads(row.get("others") or "[]")
+    return square._replace(
+        center_x=float(center[0]),
+        center_y=float(center[1]),
+        side=int(side),
+        roll=roll,
+        padded=_share_outside(center, extent, to_picture, int(row["width"]), int(row["height"])),
+        shared=max((_share_inside(box, center, extent, to_picture) for box in others), default=0.0),
+    )
+
+
 def crop_side(square: Square, resolution: int) -> int:
     """Side in px of the crop that `crop_face` makes of a square: that of the square, at most the resolution."""
     return min(square.side, resolution)

@@ -8,36 +8,30 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from likeness.core import cli
 from likeness.core.errors import LikenessError
-from likeness.core.provenance import canonical
 from likeness.faces.copies import FaceComparer, changes
-from likeness.faces.crops import TIGHTEST_FACE_FRACTION, crop_box
 from likeness.faces.detection import FACE_COLUMNS
-from likeness.faces.flaws import flaw_of
 from likeness.faces.identity import decode_embedding
-from likeness.faces.subject import BYSTANDER, compare_with_subject
+from likeness.faces.subject import compare_with_subject
+from likeness.faces.verdicts import DECIDED_NOTHING, Verdict, although, crop_by_hand, decided_verdict
 
 REASONS = [
     *("unreadable", "no_face", "several_faces", "too_small", "blurred", "bad_exposure", "occluded", "other_person"),
-    "near_duplicate",
+    *("near_duplicate", "by_hand"),
 ]
 PHOTO_COLUMNS = [
     *("photo", "sha256", "fate", "reason", "detail", "width", "height", "phash"),
     *FACE_COLUMNS,
-    *("embedding", "similarity", "others"),
+    *("embedding", "similarity", "others", "crop"),
 ]
 
-# If two faces of one photo are both similar to the subject, one is the subject and the other a relative if their
-# similarities differ by at least this. Otherwise (a mirror, a collage, a twin) nobody can tell.
-CLEARLY_MORE_ALIKE = 0.15
-MAX_SHARED = 0.25  # of another face in the tightest crop: an ear or a cheek, not eyes
 # Whole frames are compared only if the faces cannot be (burnt out, cut off). The hash of a frame does not distinguish a
 # smile from a straight face in front of the same wall, so the faces must be similar, too: re-encoded, resized or
 # brightened copies had SFace similarities of 0.95 to 0.99, different photos at most 0.952.
@@ -51,38 +45,46 @@ ALIKE_COPY = 40
 MIN_HELD_OUT = 3  # an average over fewer held-out photos has no meaning
 
 
-class Verdict(NamedTuple):
-    """The result for one photo: the subject's face (or the most similar one; None without faces), why the photo is
-    dropped (empty if it is kept), and a sentence."""
-
-    face: dict[str, Any] | None
-    reason: str
-    detail: str
-
-
-def curate(table: pd.DataFrame, settings: SimpleNamespace, reference: Collection[str] = ()) -> list[dict[str, Any]]:
+def curate(
+    table: pd.DataFrame,
+    settings: SimpleNamespace,
+    reference: Collection[str] = (),
+    by_hand: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
     """One row (PHOTO_COLUMNS) per photo of faces.tsv, sorted by photo: its fate, reason and detail.
 
     `settings` is the section `curate` of the configuration. `reference` are the names of photos that show the subject;
-    if it is empty, the subject is the person on most photos. Raises LikenessError if nobody can tell who the subject
-    is, or if fewer than min_photos are left to train on; the message then has the counts by reason.
+    if it is empty, the subject is the person on most photos. `by_hand` are a person's decisions by the photo's name:
+    `use`, `keep`, `face`, `crop` and `rotation`, as in decisions.yaml. Raises LikenessError if nobody can tell who the
+    subject is, or if fewer than min_photos are left to train on; the message then has the counts by reason.
     """
     photos = {
         photo: rows.to_dict("records") for photo, rows in table.sort_values("photo", kind="stable").groupby("photo")
     }
     compare_with_subject(photos, settings, reference)
-    verdicts = {photo: _verdict(faces, settings) for photo, faces in photos.items()}
+    decisions = {photo: {**DECIDED_NOTHING, **by_hand.get(PurePath(photo).name, {})} for photo in photos}
+    verdicts = {photo: decided_verdict(faces, settings, decisions[photo]) for photo, faces in photos.items()}
     kept = {photo: verdict.face for photo, verdict in verdicts.items() if verdict.face and not verdict.reason}
     faces = FaceComparer(kept)
     for photo, (reason, detail) in near_duplicates(kept, faces, settings.near_duplicate).items():
-        verdicts[photo] = Verdict(kept.pop(photo), reason, detail)
+        if reason in decisions[photo]["keep"]:
+            verdicts[photo] = although(verdicts[photo], reason, detail)
+        else:
+            verdicts[photo] = Verdict(kept.pop(photo), reason, detail)
     if len(kept) < settings.min_photos:
         raise LikenessError(_too_few(verdicts, len(kept), settings.min_photos))
-    held_out = _held_out(kept, faces, settings)
+    uses = {photo: decisions[photo]["use"] for photo in kept}
+    held_out = _held_out(kept, faces, settings, uses)
+    if len(kept) - len(held_out) < settings.min_photos:
+        raise LikenessError(
+            f"decisions.yaml holds out so many photos that {len(kept) - len(held_out)} are left to train on, and at "
+            f"least {settings.min_photos} are needed; hold out fewer, or lower curate.min_photos"
+        )
     rows = []
     for photo, (face, reason, detail) in verdicts.items():
         fate = "dropped" if reason else "heldout" if photo in held_out else "train"
         row = dict.fromkeys(PHOTO_COLUMNS, "") | (face or photos[photo][0])
+        row |= {"crop": "" if reason else crop_by_hand(decisions[photo])}
         rows.append(row | {"fate": fate, "reason": reason, "detail": detail})
     return rows
 
@@ -94,61 +96,6 @@ def counts(rows: Iterable[Mapping[str, Any]]) -> str:
     dropped = _by_reason(row["reason"] for row in rows)
     line = f"{len(rows)} photos: {fates['train']} to train on, {fates['heldout']} held out, {fates['dropped']} dropped"
     return line + (f" ({dropped})" if dropped else "")
-
-
-def _verdict(faces: Sequence[dict[str, Any]], settings: SimpleNamespace) -> Verdict:
-    """Whether one photo is kept; the faces are those of the photo, widest first."""
-    if faces[0]["error"]:
-        return Verdict(None, "unreadable", faces[0]["error"])
-    if faces[0]["face"] == "":
-        return Verdict(
-            None, "no_face", "no face was found; choose a photo that shows the face from the front or half turned"
-        )
-    faces = sorted(faces, key=lambda face: -float(face["similarity"]))
-    face = faces[0] | {"others": _boxes(faces[1:])}
-    alike = float(face["similarity"])
-    if alike < max(settings.same_person, face["rival"]):
-        return _not_the_subject(face, faces, settings)
-    large = [other for other in faces[1:] if float(other["w"]) >= BYSTANDER * float(face["w"])]
-    rivals = [
-        other
-        for other in large
-        if float(other["similarity"]) >= max(settings.same_person, other["rival"], alike - CLEARLY_MORE_ALIKE)
-    ]
-    if rivals:
-        numbers = " and ".join(f"{float(one['similarity']):.2f}" for one in (face, *rivals))
-        detail = f"{len(rivals) + 1} faces look like the subject (similarity {numbers}); cut the photo to one of them"
-        return Verdict(face, "several_faces", detail)
-    flaw = flaw_of(face, settings)
-    if flaw:
-        return Verdict(face, *flaw)
-    if crop_box(face | {"others": _boxes(large)}, TIGHTEST_FACE_FRACTION).shared > MAX_SHARED:
-        return Verdict(face, "several_faces", "another head is too close to be cut away; choose another photo")
-    if large:
-        detail = f"{len(faces)} faces; cut to the one that is the subject's (similarity {alike:.2f})"
-        return Verdict(face, "", detail)
-    small = len(faces) - 1
-    return Verdict(face, "", f"{small} small face{'s' * (small > 1)} in the background ignored" if small else "")
-
-
-def _boxes(faces: Sequence[Mapping[str, Any]]) -> str:
-    """The boxes of faces as JSON, for the column `others` of photos.tsv."""
-    return canonical([[float(face[key]) for key in "xywh"] for face in faces])
-
-
-def _not_the_subject(nearest: dict[str, Any], faces: Sequence[dict[str, Any]], settings: SimpleNamespace) -> Verdict:
-    """The verdict on a photo without a face of the subject; `nearest` is the most similar face."""
-    largest = max(faces, key=lambda face: float(face["w"]))
-    flaw = flaw_of(largest, settings)
-    if flaw:  # nobody can tell who it is, and the photo could not be used in any case
-        return Verdict(largest, *flaw)
-    alike = float(nearest["similarity"])
-    who = "similarity" if len(faces) == 1 else f"of {len(faces)} faces the most alike has a similarity of"
-    if alike >= settings.same_person:
-        more = f"and {nearest['rival']:.2f} to somebody else who is on several photos"
-        return Verdict(nearest, "other_person", f"not the same person as the rest: {who} {alike:.2f}, {more}")
-    detail = f"not the same person as the rest: {who} {alike:.2f}, at least {settings.same_person:.2f} is expected"
-    return Verdict(nearest, "other_person", detail)
 
 
 def near_duplicates(
@@ -208,15 +155,22 @@ def _alike_frames(kept: Mapping[str, Mapping[str, Any]], distance: int, similari
     }
 
 
-def _held_out(kept: Mapping[str, Mapping[str, Any]], faces: FaceComparer, settings: SimpleNamespace) -> set[str]:
+def _held_out(
+    kept: Mapping[str, Mapping[str, Any]],
+    faces: FaceComparer,
+    settings: SimpleNamespace,
+    uses: Mapping[str, str | None],
+) -> set[str]:
     """The photos that training never sees: the configured share, at least MIN_HELD_OUT, in whole groups of look-alikes,
     spread over pose and light.
 
     Photos of one kind of pose and light are chosen in the order of the hash of the file NAME. That is random, but the
     same in every run, and it does not change if a photo is retouched or replaced, so that results stay comparable.
+
+    `uses` are a person's decisions ("train", "heldout" or None). Look-alikes of a photo that is trained on by hand are
+    trained on; else those of one that is held out by hand are held out.
     """
     target = max(MIN_HELD_OUT, math.ceil(settings.held_out * len(kept)))
-    room = min(target, len(kept) - settings.min_photos)
     kinds = _kinds(kept)
     sizes = Counter(kinds.values())
     held_out_sizes: Counter[tuple[int, bool]] = Counter()
@@ -225,13 +179,22 @@ def _held_out(kept: Mapping[str, Mapping[str, Any]], faces: FaceComparer, settin
     def share_held_out(kind: tuple[int, bool]) -> float:
         return held_out_sizes[kind] / sizes[kind]
 
+    def hold_out(photos: Collection[str]) -> None:
+        held_out.update(photos)
+        held_out_sizes.update(kinds[photo] for photo in photos)
+
     groups = sorted(look_alikes(kept, faces), key=lambda group: min(map(_order, group)))
-    while fitting := [group for group in groups if len(held_out) + len(group) <= room]:
+    free = [group for group in groups if not any(uses.get(photo) for photo in group)]
+    for group in groups:
+        if group not in free:
+            other_use = "train" if any(uses.get(photo) == "train" for photo in group) else "heldout"
+            hold_out({photo for photo in group if (uses.get(photo) or other_use) == "heldout"})
+    room = min(target, len(kept) - settings.min_photos)
+    while fitting := [group for group in free if len(held_out) + len(group) <= room]:
         # The next kind is the one with the smallest share held out so far.
         group = min(fitting, key=lambda group: share_held_out(kinds[min(group, key=_order)]))
-        groups.remove(group)
-        held_out |= group
-        held_out_sizes.update(kinds[photo] for photo in group)
+        free.remove(group)
+        hold_out(group)
     return held_out
 
 

@@ -1,6 +1,6 @@
 """Flaws of a face by its own measurements, whoever it is."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,19 +14,25 @@ MAX_CLIPPED = 0.4  # of the face; hard sunlight burns out a cheek and the forehe
 MIN_VISIBLE = 0.9  # of the face; a chin or a hairline may lie beyond the edge of the picture, an eye may not
 
 
-def flaw_of(face: Mapping[str, Any], settings: SimpleNamespace) -> tuple[str, str] | None:
-    """The reason why a face cannot be trained on, and its detail; None if there is none."""
+def flaw_of(
+    face: Mapping[str, Any], settings: SimpleNamespace, overruled: Collection[str] = ()
+) -> tuple[str, str] | None:
+    """The first reason why a face cannot be trained on, and its detail; None if there is none that is not
+    `overruled`."""
+    return next((flaw for flaw in _flaws(face, settings) if flaw[0] not in overruled), None)
+
+
+def _flaws(face: Mapping[str, Any], settings: SimpleNamespace) -> Iterator[tuple[str, str]]:
     width, sharpness, brightness = (float(face[key]) for key in ("w", "sharpness", "brightness"))
     clipped, visible = float(face["clipped"]), float(face["visible"])
     if width < settings.min_face:
-        return "too_small", f"the face is {width:.0f} px wide, at least {settings.min_face} px are needed"
+        yield "too_small", f"the face is {width:.0f} px wide, at least {settings.min_face} px are needed"
     if visible < MIN_VISIBLE:
-        return "occluded", f"{1 - visible:.0%} of the face lies beyond the edge of the picture"
+        yield "occluded", f"{1 - visible:.0%} of the face lies beyond the edge of the picture"
     if not BRIGHTNESS[0] <= brightness <= BRIGHTNESS[1]:
         word = "dark" if brightness < BRIGHTNESS[0] else "bright"
-        return "bad_exposure", f"the face is too {word}: {brightness:.0%} of full brightness"
-    if clipped > MAX_CLIPPED:
-        return "bad_exposure", f"{clipped:.0%} of the face is burnt out or black"
+        yield "bad_exposure", f"the face is too {word}: {brightness:.0%} of full brightness"
+    elif clipped > MAX_CLIPPED:
+        yield "bad_exposure", f"{clipped:.0%} of the face is burnt out or black"
     if sharpness < MIN_SHARPNESS:
-        return "blurred", f"the face is blurred: sharpness {sharpness:.2f}, at least {MIN_SHARPNESS} is needed"
-    return None
+        yield "blurred", f"the face is blurred: sharpness {sharpness:.2f}, at least {MIN_SHARPNESS} is needed"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from likeness.core.errors import LikenessError
-from likeness.portraits.faces_of_picture import Row, box_of, face_at
+from likeness.faces.faces_of_picture import Row, box_of, face_at
 from likeness.portraits.redraw import redrawing
 from likeness.portraits.studio import FaceOfPicture, Person, Studio
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from likeness.drawing.infotext import lora_tag
 from likeness.drawing.sampling import Cell, draw_pictures
+from likeness.faces.faces_of_picture import box_of, most_alike
 from likeness.faces.identity import similarity
 from likeness.photos.images import lanczos, read_photo
-from likeness.portraits.faces_of_picture import box_of, most_alike
 from likeness.portraits.redraw import Piece, joined, redrawing, tiles
 from likeness.portraits.studio import FaceOfPicture, Person, Studio, groups
 

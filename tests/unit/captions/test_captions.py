@@ -55,10 +55,12 @@ def base(small_base, tmp_path) -> Path:
     return path
 
 
-def caption(root: Path, base: Path, *texts: Path, no_texts=(), token_lengths=(75,)) -> subprocess.CompletedProcess:
+def caption(
+    root: Path, base: Path, *texts: Path, no_texts=(), token_lengths=(75,), by_hand: dict | None = None
+) -> subprocess.CompletedProcess:
     config = json.dumps(
         {
-            "subject": {"trigger": "ohwx", "class_noun": "woman"},
+            "subject": {"trigger": "ohwx", "class_noun": "woman", "captions_by_hand": by_hand or {}},
             "caption": {"backend": "template", "model": None, "identity_words": ""},
             "token_lengths": token_lengths,
         },
@@ -85,6 +87,17 @@ def test_the_users_caption_wins_over_the_made_one(root, tmp_path, base):
     assert own.read_text() == "a woman on a boat\n"
     warning = "b.txt: the trigger 'ohwx' is not in it; this photo will not teach that word."
     assert list(table["detail"]) == ["", warning, ""] and warning in done.stdout
+
+
+def test_a_caption_of_decisions_yaml_comes_before_the_one_beside_the_photo(root, tmp_path, base):
+    write_upscaled(tmp_path)
+    own = tmp_path / "b.txt"
+    own.write_text("ohwx woman on a boat\n")
+    photo = Path(manifests.read_table(tmp_path / "upscaled.tsv")["photo"].iloc[1])
+    done = caption(root, base, own, by_hand={photo.name: "ohwx woman, asleep"})
+    assert done.returncode == 0, done.stdout
+    table = manifests.read_table(tmp_path / "captions.tsv")
+    assert table["text"].iloc[1] == "ohwx woman, asleep" and list(table["source"]) == ["template", "user", "template"]
 
 
 def test_a_held_out_photo_is_captioned_too_and_teaches_nothing(root, tmp_path, base):

@@ -31,6 +31,7 @@ from trained_run import predicted, trained
 CONFIG = {
     "subject_name": "ava",
     "run_name": "portrait",
+    "by_hand": None,
     "subject": {"trigger": "ohwx", "class_noun": "woman", "consent": "synthetic"},
     "train": {"network": "lora", "rank": 16, "alpha": 8.0, "optimizer": "AdamW"},
     "sample": {"prompts": ["photo of {subject}"], "seeds": [1, 2], "negative_prompt": ""},
@@ -85,6 +86,18 @@ def test_the_chosen_file_is_copied_and_named_in_choice_json(run):
     assert (run / "best" / choice["lora"]).read_text() == "lora of epoch 2"
     assert choice["sha256"] == file_sha256(run / "best" / choice["lora"])
     assert {"score", "interval", "indistinguishable", "rule", "evidence", "cells"} <= choice.keys()
+
+
+def test_the_card_of_a_choice_by_hand_says_what_the_measure_would_have_taken(run):
+    done = choose_checkpoint(run, CONFIG | {"by_hand": {"epoch": 1, "weight": 1.0}})
+    assert done.returncode == 0, done.stdout
+    choice = json.loads((run / "best/choice.json").read_text())
+    assert (choice["epoch"], choice["weight"]) == (1, 1.0) and choice["measured_choice"]["epoch"] == 2
+    card = (run / "best/README.md").read_text()
+    assert "**Use epoch 1 at weight 1, chosen by hand**" in card
+    assert "By hand (decisions.yaml). The measure would have taken epoch 2 at weight 0.8" in card
+    sidecar = json.loads((run / "best/ava_portrait.json").read_text())
+    assert sidecar["preferred weight"] == 1.0 and "chosen by hand" in sidecar["description"]
 
 
 def test_the_sidecar_has_exactly_the_keys_that_a1111_reads(run):

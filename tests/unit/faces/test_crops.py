@@ -220,7 +220,7 @@ def test_the_script_makes_crops_with_what_they_were_made_from(detector, recognis
         photo = tmp_path / name
         photo.write_bytes((ava / name).read_bytes())
         image = read_photo(photo)
-        about = {"photo": name, "sha256": file_sha256(photo), "fate": fate, "others": ""}
+        about = {"photo": name, "sha256": file_sha256(photo), "fate": fate, "others": "", "crop": ""}
         found = only_face(detector, image) if fate != "dropped" else {}
         rows.append(about | {"width": image.shape[1], "height": image.shape[0]} | found)
     manifests.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
@@ -257,7 +257,7 @@ def test_the_script_makes_crops_of_the_photos_shapes(detector, root, portraits, 
     for name, (height, width) in {"tall.png": (2000, 1500), "wide.png": (1500, 2000)}.items():
         photo = on_wall(portraits[0], 500, height, width)
         Image.fromarray(photo).save(tmp_path / name, compress_level=1)
-        about = {"photo": name, "sha256": file_sha256(tmp_path / name), "fate": "train", "others": ""}
+        about = {"photo": name, "sha256": file_sha256(tmp_path / name), "fate": "train", "others": "", "crop": ""}
         rows.append(about | {"width": width, "height": height} | only_face(detector, photo))
     manifests.write_table(tmp_path / "photos.tsv", rows, list(rows[0]))
     config = json.dumps({"resolution": 256, "buckets": True, "crop": {"face_fraction": 0.45, "face_level": 0.48}})
@@ -270,3 +270,23 @@ def test_the_script_makes_crops_of_the_photos_shapes(detector, root, portraits, 
     table = manifests.read_table(tmp_path / "crops.tsv")
     assert list(table["size"]) == ["[192,320]", "[320,192]"]
     assert [Image.open(tmp_path / crop).size for crop in table["crop"]] == [(192, 320), (320, 192)]
+
+
+def test_a_square_by_hand_is_cut_out_where_it_was_put_and_turned_as_asked(detector, portraits):
+    image = on_wall(portraits[3], 500)
+    row = only_face(detector, image)
+    measured = crops.crop_box(row, 0.45)
+    moved = crops.square_by_hand(row, measured, [700, 500, 301], 0)
+    region = image[350:651, 550:851]
+    assert moved.padded == 0 and (crops.crop_face(image, moved, 301) == region).all()
+    turned_square = crops.square_by_hand(row, measured, None, 30)
+    assert turned_square[:3] == measured[:3] and turned_square.roll == 30
+    new = only_face(detector, crops.crop_face(image, turned_square, 512))
+    assert float(new["roll"]) == pytest.approx(float(row["roll"]) - 30, abs=3)
+
+
+def test_a_square_by_hand_says_what_lies_outside_the_picture_and_whom_it_shows(detector, portraits):
+    row = only_face(detector, on_wall(portraits[3], 500)) | {"others": "[[100, 100, 50, 50]]"}
+    square = crops.square_by_hand(row, crops.crop_box(row, 0.45), [0, 600, 400], 0)
+    assert square.padded == pytest.approx(0.5, abs=0.01) and square.shared == 0
+    assert crops.square_by_hand(row, square, [125, 125, 100], 0).shared == 1

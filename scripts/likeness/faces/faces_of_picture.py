@@ -1,18 +1,20 @@
 """Which face of a picture is the subject's, or becomes it. A face is a row with detection.FACE_COLUMNS."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from likeness.core.errors import LikenessError
 
 Row = Mapping[str, Any]
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-def face_at(rows: Sequence[Row], where: str | int | Sequence[float]) -> Row:
-    """The face that `where` names: "largest"; a number, counted from 1 from the left to the right; or the nearest to a
-    point (x, y) in px. Raises LikenessError if the picture has fewer faces, or none at that point."""
+def face_at(rows: Sequence[AnyRow], where: str | int | Sequence[float]) -> AnyRow:
+    """The face that `where` names, of faces of which the largest is the first: "largest"; a number, counted from 1 from
+    the left to the right; or the nearest to a point (x, y) in px. Raises LikenessError if the picture has fewer faces,
+    or none at that point."""
     if isinstance(where, str):
         return rows[0]
     if isinstance(where, int):

@@ -3,7 +3,7 @@
 import pytest
 
 from likeness.core.errors import LikenessError
-from likeness.portraits.faces_of_picture import face_at, most_alike
+from likeness.faces.faces_of_picture import face_at, most_alike
 
 
 def face(x: float, width: float) -> dict:
