@@ -55,8 +55,13 @@ onstart:
     remove_rate_limiter(workflow)
 
 
+onsuccess:
+    say_at_the_end()
+
+
 onerror:
     write_partial_index()
+    say_at_the_end()
 
 
 localrules:

@@ -34,6 +34,7 @@ from likeness.core.files import (
 from likeness.core.manifests import read_json
 from likeness.photos.file_kinds import unreadable_entries, photo_files
 from likeness.core.provenance import canonical, local_sources
+from likeness.report.ending import RunResult, closing_lines
 
 # `python` in a rule is the Python that runs Snakemake, also if its environment is not activated. With --sdm conda the
 # Python of the rule's environment comes before it.
@@ -293,6 +294,43 @@ def contents(script, *sources):
 STARTED = time.time()
 
 
+def say_at_the_end():
+    """Print, below everything that Snakemake prints, what became of the runs of this call. A module says nothing."""
+    if IS_MODULE:
+        return
+    results = [
+        run_result(subject, run)
+        for subject in config["subjects"]
+        for run in config["runs"]
+    ]
+    lines = closing_lines(results, time.time() - STARTED)
+    atexit.register(lambda: print(*lines, sep="\n", file=sys.stderr, flush=True))
+
+
+def run_result(subject, run):
+    """What became of one run in this call."""
+    folder = Path("results", subject, run)
+    made = folder / "report.html"
+    return RunResult(
+        subject,
+        run,
+        folder / "best",
+        finished=made.is_file() and made.stat().st_mtime >= STARTED,
+        error=error_of(subject, run),
+    )
+
+
+def error_of(subject, run):
+    """The error of a run in this call, or of what it needs; "" where there is none."""
+    folders = (
+        "results/logs",
+        f"results/logs/{subject}",
+        f"results/logs/{subject}/{run}",
+    )
+    logs = [log for folder in folders for log in Path(folder).glob("*.log")]
+    return last_error(logs, since=STARTED)
+
+
 def write_partial_index():
     """After a failed job, write results/index.html with the finished runs, and with the error of each other run.
 
@@ -308,12 +346,7 @@ def write_partial_index():
         return
     unfinished = {}
     for subject, run in runs:
-        logs = [
-            *Path("results/logs").glob("*.log"),
-            *Path("results/logs", subject).glob("*.log"),
-            *Path("results/logs", subject, run).glob("*.log"),
-        ]
-        why = last_error(logs, since=STARTED)
+        why = error_of(subject, run)
         if why or (subject, run) not in finished:  # a choice may be there from before
             unfinished.setdefault(subject, {})[run] = why
     page = Path("results/index.html")

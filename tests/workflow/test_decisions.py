@@ -86,7 +86,9 @@ def test_a_crop_that_misses_the_face_is_one_readable_line(project):
     photo = training_photo(project)
     decide(project, f"photos: {{{photo}: {{crop: [8, 8, 16]}}}}")
     outcome = project.run("results/ava/crops.tsv", check=False)
-    assert outcome.status != 0 and f"{photo}: the crop of decisions.yaml does not show the face" in outcome.text
+    assert outcome.status != 0
+    last = outcome.text.splitlines()[-1]
+    assert last.startswith("ava, portrait stopped: ") and f"{photo}: the crop of decisions.yaml does not show" in last
 
 
 def test_a_caption_by_hand_changes_no_picture(project):
@@ -107,6 +109,10 @@ def test_a_choice_by_hand_takes_that_checkpoint_and_draws_nothing(project):
     decide(project, f"runs: {{portrait: {{epoch: {epoch}, weight: 0.5}}}}")
     outcome = project.run()
     assert outcome.jobs == {"choose_checkpoint": 1, **dict.fromkeys(SHOWN, 1)}
+    *_, chosen, likeness, lora, to_open = outcome.text.splitlines()
+    assert chosen.startswith(f"ava, portrait: Use epoch {epoch} at weight 0.5, chosen by hand. The measure would have")
+    assert likeness.startswith("  likeness 0") and lora == f"  LoRA: {RUN}/best/ava_portrait.safetensors"
+    assert to_open.startswith("Open results/index.html. This call took ")
     by_hand = json.loads((project.folder / RUN / "best/choice.json").read_text())
     assert (by_hand["epoch"], by_hand["weight"]) == (epoch, 0.5)
     assert by_hand["measured_choice"]["epoch"] == choice["epoch"]
