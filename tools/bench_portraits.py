@@ -41,11 +41,11 @@ from likeness.core.errors import LikenessError
 from likeness.core.manifests import checked_files, read_table
 from likeness.core.provenance import canonical
 from likeness.faces.detection import Detector
+from likeness.faces.faces_of_picture import box_of, face_at
 from likeness.faces.identity import Judge, Recogniser
 from likeness.models.base_model import load_manifest
 from likeness.photos.images import png_bytes, read_photo
 from likeness.portraits import portrait_scores
-from likeness.faces.faces_of_picture import box_of, face_at
 from likeness.portraits.portrait_tables import DRAWN
 from likeness.portraits.redraw import Redrawing, redrawing
 from likeness.portraits.scenes import SceneDrawing, drawn_stages, hires_pictures
