@@ -73,6 +73,7 @@ localrules:
     curate_photos,
     build_dataset,
     choose_checkpoint,
+    install_lora,
     plot_grid,
     plot_sheets,
     build_dataset_page,
@@ -98,3 +99,4 @@ rule all:
             product=["best/choice.json", "grid.png", "grids", "report.html"],
         ),
         galleries,
+        installed,

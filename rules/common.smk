@@ -31,7 +31,8 @@ from likeness.core.files import (
     remove,
     write_atomic,
 )
-from likeness.core.manifests import read_json
+from likeness.choosing.installation import missing
+from likeness.core.manifests import read_json, read_table
 from likeness.photos.file_kinds import unreadable_entries, photo_files
 from likeness.core.provenance import canonical, local_sources
 from likeness.report.ending import RunResult, closing_lines
@@ -149,6 +150,7 @@ def settings(*names):
             known |= {"subject": subject, "subject_name": wildcards.subject}
         if "run" in wildcards.keys():
             known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
+            known |= installation(wildcards.run)
             known["by_hand"] = known["subject"]["choices_by_hand"].get(wildcards.run)
             known["keep"] = {
                 "scene": {
@@ -189,6 +191,15 @@ def settings(*names):
         return canonical(chosen).replace("<", "\\u003c")
 
     return text
+
+
+def installation(run):
+    """Where a run's LoRA is copied to, from which project, and whether every epoch is."""
+    return {
+        "folders": config["install"]["folders"],
+        "every_epoch": config["install"]["every_epoch"] == run,
+        "project": os.getcwd(),
+    }
 
 
 def as_sampled(drawing, sample):

@@ -128,6 +128,29 @@ rule choose_checkpoint:
         " --lora {output.lora:q} --sidecar {output.sidecar:q} --preview {output.preview:q} --card {output.card:q}"
 
 
+rule install_lora:
+    input:
+        code=code("install_lora.py"),
+        lora="results/{subject}/{run}/best/{subject}_{run}.safetensors",
+        sidecar="results/{subject}/{run}/best/{subject}_{run}.json",
+        preview="results/{subject}/{run}/best/{subject}_{run}.png",
+        models="results/{subject}/{run}/models.json",
+    output:
+        "results/{subject}/{run}/installed.tsv",
+    log:
+        "results/logs/{subject}/{run}/install_lora.log",
+    conda:
+        "../envs/likeness.yaml"
+    params:
+        contents=contents("install_lora.py"),
+        config=section("folders", "every_epoch", "project"),
+    message:
+        "{wildcards.subject}/{wildcards.run}: copy the LoRA to where it is used"
+    shell:
+        "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --lora {input.lora:q}"
+        " --sidecar {input.sidecar:q} --preview {input.preview:q} --models {input.models:q} --installed {output:q}"
+
+
 rule plot_sheets:
     input:
         code=code("plot_sheets.py"),

@@ -128,6 +128,24 @@ def latents(wildcards):
     return f"results/{wildcards.subject}/latents{name}.safetensors"
 
 
+def installed(wildcards):
+    """The tables of the installed LoRAs; [] if none is installed.
+
+    If an installed file was deleted, its table is deleted too, so that the rule makes both again.
+    """
+    if not config["install"]["folders"]:
+        return []
+    tables = expand(
+        "results/{subject}/{run}/installed.tsv",
+        subject=config["subjects"],
+        run=config["runs"],
+    )
+    for table in map(Path, tables if workflow.is_main_process else []):
+        if table.is_file() and missing(read_table(table).to_dict("records")):
+            remove(table)
+    return tables
+
+
 def captioner(wildcards):
     """The manifest of the captioner; [] for captions by template, or if the user wrote a caption for every photo."""
     if config["caption"]["backend"] == "template":

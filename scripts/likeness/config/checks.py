@@ -80,6 +80,8 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
     problems += problems_of_scenes(scenes, config.subjects) + of_places
     if not within_job:
         problems += _models_nowhere(config, runs, roots)
+    install, of_install = _install(config, roots)
+    problems += of_install
     if not is_file(words := config.caption.identity_words, roots):
         problems.append(f"caption.identity_words: no file {quote(words)}; expected a list of words{hint(words)}")
     if (weights := config.upscale.weights) and not is_file(weights, roots):
@@ -91,7 +93,7 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
         raise _error(problems)
     portraits = config.portraits.model_dump() | {"scenes": {name: scene.model_dump() for name, scene in scenes.items()}}
     filled_in = {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
-    filled_in |= {"portraits": portraits, "places": places}
+    filled_in |= {"portraits": portraits, "places": places, "install": install}
     return config.model_dump() | filled_in | {"bases": all_bases(runs, top_level_base(config), family_of)}
 
 
@@ -206,6 +208,23 @@ def _models_nowhere(config: Config, runs: Mapping[str, Mapping[str, Any]], roots
         if vae and not found_below(vae, roots)
     ]
     return problems
+
+
+def _install(config: Config, roots: Iterable[Path]) -> tuple[dict[str, Any], list[str]]:
+    """The section with the paths of its folders below a root, and its problems."""
+    problems, folders = [], []
+    for written in config.install.folders:
+        folder = found_below(written, roots, os.path.isdir)
+        if folder is None:
+            problems.append(f"install.folders: no folder {quote(written)}; make it, or correct the path{hint(written)}")
+        elif not os.access(folder, os.W_OK):
+            problems.append(f"install.folders: {quote(written)} cannot be written to; give yourself the right to")
+        else:
+            folders.append(str(folder))
+    run = config.install.every_epoch
+    if run is not None and run not in config.runs:
+        problems.append(f"install.every_epoch: no run {quote(run)}; expected one of {', '.join(config.runs)}")
+    return {"folders": folders, "every_epoch": run}, problems
 
 
 def _could_be_hub_id(model: str, roots: Iterable[Path]) -> bool:

@@ -212,6 +212,14 @@ def _or_nothing(written: Any) -> Any:
     return {} if written is None else written
 
 
+class Install(Section):
+    folders: list[Annotated[str, Field(min_length=1)]] = []
+    """Folders into which every chosen LoRA is copied, with its sidecar and preview: A1111's models/Lora, ComfyUI's
+    models/loras. A file that is not ours is never replaced (docs/results.md)."""
+    every_epoch: Name | None = None
+    """A run of which every saved epoch is copied too, for a comparison by eye (A1111's X/Y/Z plot)."""
+
+
 class Config(Section):
     base_model: ModelName
     """The Stable Diffusion model to train on: a diffusers folder, a single .safetensors file, or a hub id."""
@@ -256,6 +264,8 @@ class Config(Section):
     """Finished pictures of every subject, drawn with the chosen LoRA at the chosen weight."""
     places: dict[Name, Place] = {}
     """Pictures of yours into which a subject's face is put, by name."""
+    install: Install = Install()
+    """Where the chosen LoRAs are copied to."""
 
 
 def json_schema() -> dict[str, Any]:
