@@ -270,6 +270,11 @@ def place_pictures(wildcards):
     )
 
 
+def no_place_pictures(wildcards):
+    """Entries of that folder that have the name of a picture and are no readable files."""
+    return unreadable_entries(Path(config["places"][wildcards.place]["pictures"]))
+
+
 def choices_of_place(wildcards):
     """The choices of the run for all subjects of a place."""
     return [

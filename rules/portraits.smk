@@ -79,11 +79,14 @@ rule place_face:
             "upscale.tile",
             "subject_name",
         ),
+        no_pictures=no_place_pictures,
         picture_list=input_list("pictures"),
+        no_picture_list=path_list(no_place_pictures),
     message:
         "{wildcards.subject}/{wildcards.run}: put the face into the pictures of {wildcards.place}"
     shell:
         "exec python {input.code[0]:q} --config {params.config:q} --log {log:q} --pictures @{params.picture_list:q}"
+        " --no-pictures @{params.no_picture_list:q}"
         " --choices {input.choices:q} --loras {input.loras:q} --crops {input.crops:q} --base {input.base:q} --models {params.models:q}"
         " --weights {input.weights:q} --cache results/.cache/place_face --place {output.place:q} --folder {output.folder:q}"
 

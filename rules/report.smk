@@ -163,8 +163,6 @@ rule build_index:
             subject=config["subjects"],
             run=config["runs"],
         ),
-        # For their links. What is on them does not matter here.
-        galleries=ancient(galleries),
     output:
         "results/index.html",
     log:
@@ -177,7 +175,9 @@ rule build_index:
         config_file=text_file_param(settings("subjects")),
         choice_list=input_list("choices"),
         preview_list=input_list("previews"),
-        gallery_list=input_list("galleries"),
+        # Links, not inputs: the page need not wait for the portraits.
+        galleries=galleries,
+        gallery_list=path_list(galleries),
     message:
         "Write the first page of the results"
     shell:

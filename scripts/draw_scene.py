@@ -1,9 +1,10 @@
 """Draw one scene with the chosen LoRA: plain, enlarged and redrawn (hires), and with the face redrawn alone."""
 
+from pathlib import Path
 from typing import Any
 
 from likeness.core import cli
-from likeness.core.files import publish_folder
+from likeness.core.files import keep_only, write_atomic
 from likeness.core.manifests import read_table, write_table
 from likeness.core.provenance import canonical
 from likeness.drawing.infotext import face_pass_pairs, hires_pairs, infotext, with_pairs
@@ -30,15 +31,15 @@ def main() -> None:
     drawing = SceneDrawing(studio, who, scene, resolution, of_person)
 
     rows: list[dict[str, Any]] = []
-    pictures: dict[str, bytes] = {}
     for number, (seed, stages) in enumerate(drawn_stages(drawing)):
         for stage in stages:
             name = f"{number:04d}_s{seed}_{stage.name}.png"
             pixels = read_photo(stage.picture)
-            pictures[name] = marked_png(pixels, _infotext(stage.name, drawing, base, seed))
+            png = marked_png(pixels, _infotext(stage.name, drawing, base, seed))
+            write_atomic(args.folder / name, png)
             rows.append(
                 picture_row(
-                    pictures[name],
+                    png,
                     pixels,
                     kind="scene",
                     name=args.config.scene_name,
@@ -51,7 +52,7 @@ def main() -> None:
                     detail=stage.detail,
                 )
             )
-    publish_folder(args.folder, pictures)
+    keep_only(args.folder, [Path(row["image"]).name for row in rows])
     write_table(args.scene, rows, DRAWN)
     cli.say(studio.items.summary())
 

@@ -1,28 +1,29 @@
 """Put the face of one subject, or of several, into every picture of a place."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from likeness.core import cli
 from likeness.core.errors import PhotoError
-from likeness.core.files import publish_folder
+from likeness.core.files import keep_only, write_atomic
 from likeness.core.manifests import write_table
 from likeness.core.provenance import canonical
-from likeness.drawing.infotext import face_pass_pairs, infotext, lora_tag, with_pairs
+from likeness.drawing.infotext import infotext, inpaint_pairs, lora_tag, with_pairs
 from likeness.drawing.marking import marked_png
+from likeness.faces.faces_of_picture import box_of
 from likeness.models.base_model import load_manifest
 from likeness.photos.images import png_bytes, read_photo
-from likeness.portraits.placed_faces import PlacedPerson, placed_faces
+from likeness.portraits.placed_faces import PlacedFaces, PlacedPerson, placed_faces
 from likeness.portraits.portrait_tables import DRAWN
 from likeness.portraits.scenes import seeds_of
-from likeness.portraits.studio import Studio, person, picture_row, studio_cache
+from likeness.portraits.studio import Person, Studio, person, picture_row, studio_cache
+
+INPUTS = ("pictures*", "no_pictures*", "choices*", "loras*", "crops*", "base", "models", "weights*")
 
 
 def main() -> None:
-    args = cli.arguments(
-        __doc__, "pictures*", "choices*", "loras*", "crops*", "base", "models", "weights*", "cache", "place", "folder"
-    )
+    args = cli.arguments(__doc__, *INPUTS, "cache", "place", "folder")
     place = vars(args.config.place) | {"clip_skip": args.config.portraits.clip_skip}
     base = load_manifest(args.base)
     upscaler = (args.config.upscale.tile, next(iter(args.weights), None))
@@ -31,53 +32,84 @@ def main() -> None:
         PlacedPerson(person(who.name, vars(who), choice, lora, crops), who.face)
         for who, choice, lora, crops in zip(args.config.people, args.choices, args.loras, args.crops, strict=True)
     ]
-    prompts = " ".join(
-        f"{p.person.prompt(place['prompt'])} {lora_tag(p.person.lora.stem, p.person.weight)}" for p in people
-    )
-
+    originals, unread = originals_of(studio, args.pictures)
+    unread |= {path: "is no file that can be read" for path in args.no_pictures}
     rows: list[dict[str, Any]] = []
-    pictures: dict[str, bytes] = {}
 
-    def add(source: Path, seed: int, stage: str, name: str, png: bytes, picture: Path, **values: Any) -> None:
-        pictures[name] = png
-        about = {"kind": "place", "name": args.config.place_name, "source": source.name, "seed": seed, "stage": stage}
-        about |= {"image": f"{args.folder.name}/{name}", "negative_prompt": place["negative_prompt"], **values}
+    def add(source: Path, stage: str, name: str, png: bytes, picture: Path, **values: Any) -> None:
+        write_atomic(args.folder / name, png)
+        about = {"kind": "place", "name": args.config.place_name, "source": source.name, "stage": stage, **values}
+        about |= {"image": f"{args.folder.name}/{name}", "negative_prompt": place["negative_prompt"]}
         rows.append(picture_row(png, read_photo(picture), **about))
 
-    sources = list(readable_pictures(studio, args.pictures))
-    originals = [picture for _, picture in sources]
-    seeds = seeds_of(place)
-    for n, placed in enumerate(placed_faces(studio, originals, people, seeds, args.config.resolution)):
-        number = n // len(seeds)
-        path, seed, original = sources[number][0], placed.seed, placed.original
-        if n % len(seeds) == 0:
-            for detail in placed.details:
-                cli.say(f"{path.name}: {detail}")
+    numbers = {original: number for number, original in enumerate(originals.values())}
+    sources = {original: path for path, original in originals.items()}
+    for placed in placed_faces(studio, list(numbers), people, seeds_of(place), args.config.resolution):
+        source, number = sources[placed.original], numbers[placed.original]
+        own = placed.details.get(args.config.subject_name, "")
         add(
-            path, seed, "original", f"{number:04d}_original.png", original.read_bytes(), original,
-            detail="; ".join(placed.details),
+            source, "original", f"{number:04d}_original.png", placed.original.read_bytes(), placed.original,
+            seed=placed.seed, detail=own,
         )  # fmt: skip
-        if placed.boxes:
+        if placed.faces:
             pixels = read_photo(placed.picture)
-            text = infotext(prompts, seed, (pixels.shape[1], pixels.shape[0]), place, base, None)
-            png = marked_png(pixels, with_pairs(text, face_pass_pairs(prompts, place["strength"])))
-            box = placed.boxes.get(args.config.subject_name)
+            prompt, text = described(placed, [p.person for p in people], args.config.subject_name, place, base)
+            face = placed.faces.get(args.config.subject_name)
             add(
-                path, seed, "face", f"{number:04d}_s{seed}_face.png", png, placed.picture,
-                prompt=prompts, box=canonical(box) if box else "",
+                source, "face", f"{number:04d}_s{placed.seed}_face.png", marked_png(pixels, text), placed.picture,
+                seed=placed.seed, prompt=prompt, box=canonical(box_of(face)) if face else "", detail=own,
             )  # fmt: skip
-    publish_folder(args.folder, pictures)
+    for path, why in sorted(unread.items()):
+        rows.append(
+            {
+                **{"kind": "place", "name": args.config.place_name, "source": path.name, "stage": "original"},
+                **{"seed": 0, "width": 0, "height": 0, "detail": f"left out: {why}"},
+            }
+        )
+    keep_only(args.folder, [Path(row["image"]).name for row in rows if "image" in row])
     write_table(args.place, rows, DRAWN)
+    for sentence in dict.fromkeys(f"{row['source']}: {row['detail']}" for row in rows if row.get("detail")):
+        cli.say(sentence)
     cli.say(studio.items.summary())
 
 
-def readable_pictures(studio: Studio, paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Each picture of the place with its pixels as a file of the cache. Those that cannot be read are left out."""
+def originals_of(studio: Studio, paths: Sequence[Path]) -> tuple[dict[Path, Path], dict[Path, str]]:
+    """The pictures of the place with their pixels as files of the cache, and why others cannot be read. Of pictures
+    with the same pixels only the first is drawn."""
+    originals: dict[Path, Path] = {}
+    unread: dict[Path, str] = {}
     for path in cli.progress(paths, desc="pictures", unit="picture"):
         try:
-            yield path, studio.items.get(lambda: png_bytes(read_photo(path)), "original", path.read_bytes())  # noqa: B023
+            original = studio.items.get(lambda: png_bytes(read_photo(path)), "original", path.read_bytes())  # noqa: B023
         except PhotoError as error:
-            cli.say(f"{path.name}: left out, {error}")
+            unread[path] = str(error)
+            continue
+        same = next((other.name for other, file in originals.items() if file.suffix == original.suffix), None)
+        if same:
+            unread[path] = f"the same picture as {same}"
+        else:
+            originals[path] = original
+    return originals, unread
+
+
+def described(
+    placed: PlacedFaces, people: Sequence[Person], own: str, place: Mapping[str, Any], base: Mapping[str, Any]
+) -> tuple[str, str]:
+    """The prompt of the face of the subject `own`, empty if it was not put in, and the picture's infotext: how A1111
+    redraws this face by inpainting, and what the other faces were drawn from."""
+    drawn = [who for who in people if who.name in placed.faces]
+    first = next((who for who in drawn if who.name == own), drawn[0])
+    height, width = read_photo(placed.picture).shape[:2]
+    prompt = first.prompt(place["prompt"])
+    text = infotext(prompt, placed.seed, (width, height), place, base, first.used_lora(first.weight))
+    others = list(_other_prompts(drawn, first, place))
+    return prompt if first.name == own else "", with_pairs(text, inpaint_pairs(place["strength"], others))
+
+
+def _other_prompts(drawn: Sequence[Person], first: Person, place: Mapping[str, Any]) -> Iterator[str]:
+    for who in drawn:
+        if who is not first:
+            yield f"{who.prompt(place['prompt'])} {lora_tag(who.lora.stem, who.weight)}"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ def main() -> None:
         return Detector(args.models), Recogniser(args.models), Judge(args.models)
 
     def faces(path: Path, content: str) -> list[portrait_scores.MeasuredFace]:
+        """The faces of a picture; none of one that could not be read."""
+        if not content:
+            return []
         item = items.get(lambda: portrait_scores.faces_bytes(read_photo(path), *models()), content)
         return portrait_scores.read_faces(item)
 

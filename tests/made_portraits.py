@@ -9,6 +9,8 @@ from PIL import Image
 from likeness.core.files import write_atomic
 from likeness.core.manifests import write_table
 from likeness.core.provenance import file_sha256
+from likeness.drawing.infotext import UsedLora, face_pass_pairs, hires_pairs, inpaint_pairs, with_pairs
+from likeness.drawing.infotext import infotext as drawing_infotext
 from likeness.drawing.marking import marked_png
 
 COLUMNS = (
@@ -20,19 +22,24 @@ BOX = [80, 40, 96, 112]  # the face in it
 PROMPT = "photo of ohwx woman, <b>bold</b> & (soft light:1.2)"
 FACE_PROMPT = "face of ohwx woman"
 LORA = "<lora:ava_portrait:0.8>"
+USED = UsedLora("ava_portrait", 0.8, "0123456789ab")
+SETTINGS = {"steps": 25, "sampler": "DPM++ 2M Karras", "guidance_scale": 7, "clip_skip": 2, "negative_prompt": "blurry"}
+BASE = {"digest": "d" * 64, "model": "models/demo.safetensors"}
 PHOTO = "my gar#den & <i>.jpg"  # of the user's
 
 
 def infotext(seed: int, prompt: str, hires: bool, face: bool) -> str:
-    """As A1111 writes it, with its enlarged pass and with ADetailer."""
-    pairs = f"Steps: 25, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: {seed}, Size: 128x192, Model hash: dddddddddd"
-    pairs += ", Model: demo, Clip skip: 2"
+    """As draw_scene writes it."""
+    text = drawing_infotext(prompt, seed, (128, 192), SETTINGS, BASE, USED)
     if hires:
-        pairs += ", Denoising strength: 0.4, Hires upscale: 2, Hires steps: 12, Hires upscaler: Lanczos"
-    if face:
-        pairs += f', ADetailer model: face_yolov8n.pt, ADetailer prompt: "{FACE_PROMPT}, close {LORA}"'
-        pairs += ", ADetailer denoising strength: 0.5"
-    return f'{prompt} {LORA}\nNegative prompt: blurry\n{pairs}, Lora hashes: "ava_portrait: 0123456789ab"'
+        text = with_pairs(text, hires_pairs(2, 0.4, "Lanczos"))
+    return with_pairs(text, face_pass_pairs(f"{FACE_PROMPT}, close {LORA}", 0.5)) if face else text
+
+
+def place_infotext(seed: int) -> str:
+    """As place_face writes it."""
+    text = drawing_infotext(FACE_PROMPT, seed, (WIDTH, HEIGHT), SETTINGS, BASE, USED)
+    return with_pairs(text, inpaint_pairs(0.55, []))
 
 
 def write_portraits(folder: Path, stranger: Path, own: list[Path]) -> Path:
@@ -67,7 +74,7 @@ def _place(folder, seed, before, after, rank, reason) -> list[dict]:
     rows = []
     for stage, photo, identity in (("original", before, 0.05), ("face", after, 0.8 - 0.2 * rank)):
         row = _row("place", "terrace", PHOTO, seed, stage, FACE_PROMPT) | _measured(identity)
-        text = infotext(seed, FACE_PROMPT, False, False) if stage == "face" else ""
+        text = place_infotext(seed) if stage == "face" else ""
         rows.append(row | _written(folder, f"places/terrace/{seed:04d}_{stage}.png", _picture(photo, 1.0), text))
     return _finished(rows, rank, reason, "")
 

@@ -6,8 +6,9 @@ The scenes (full_body_scenes.py) show strangers from head to foot, with faces of
 demonstration once. Its LoRA, at weight 1, makes ava of each stranger:
 
 - plain: the scene as it is
+- face: the face pass on it, at several strengths
 - hires: enlarged by 1.5 and redrawn in tiles at strength 0.35
-- hires + face: then the face pass, at two strengths
+- hires + face: then the face pass
 
 They are compared with plain portraits of the same checkpoint. Both recognisers measure identity (0: a stranger, 1: her
 photos). SFace chose the checkpoint and chooses the strength; dlib judges. A picture in which the face is not found
@@ -52,11 +53,13 @@ from likeness.portraits.scenes import SceneDrawing, drawn_stages, hires_pictures
 from likeness.portraits.studio import FaceOfPicture, Person, Studio, person, picture_row, studio_cache
 
 HIRES, HIRES_STRENGTH = 1.5, 0.35  # those of the default scene full_body
-STRENGTHS = (0.4, 0.75)  # the defaults of face_strength in a scene and of strength in a place
+STRENGTHS = (0.4, 0.6, 0.75, 1.0)  # the defaults of face_strength in a scene and of strength in a place, and higher
+AFTER_HIRES = 0.75
 WEIGHT = 1.0
 FIRST_SEED = 301  # no other comparison drew with these seeds, and nothing was chosen with them
 PORTRAIT, PLAIN, HIRES_STAGE = "portraits", "plain", "hires"
-FACE = {strength: f"hires + face at {strength:g}" for strength in STRENGTHS}
+FACE = {strength: f"face at {strength:g}" for strength in STRENGTHS}
+HIRES_AND_FACE = f"hires + face at {AFTER_HIRES:g}"
 RECOGNISERS = {"SFace": "identity", "dlib": "judge_identity"}
 DRAWS = 5000  # of the bootstrap: the ends of an interval then vary by less than 0.01
 
@@ -132,9 +135,12 @@ def drawn(demonstration: Demonstration, count: int) -> list[dict[str, Any]]:
     large = hires_pictures(SceneDrawing(studio, ava, body, resolution, []), originals, seeds)
     for woman, seed, original, picture in zip(women, seeds, originals, large, strict=True):
         rows += [row_of(original, woman, seed, PLAIN), row_of(picture, woman, seed, HIRES_STAGE)]
-    for strength, stage in FACE.items():
+    passes = [(1.0, originals, strength, stage) for strength, stage in FACE.items()]
+    for factor, pictures, strength, stage in [*passes, (HIRES, large, AFTER_HIRES, HIRES_AND_FACE)]:
         how = redrawing(studio.settings, prompt=ava.prompt("photo of {subject}"), strength=strength)
-        rows += face_rows(studio, ava, how, resolution, stage, list(zip(women, seeds, large, scenes, strict=True)))
+        places = [[factor * length for length in drawn.boxes[0]] for drawn in scenes]
+        shown = list(zip(women, seeds, pictures, places, strict=True))
+        rows += face_rows(studio, ava, how, resolution, stage, shown)
     return rows
 
 
@@ -147,21 +153,20 @@ def face_in(rows: Sequence[Mapping[str, Any]], place: tuple[float, float]) -> Ma
 
 
 def face_rows(
-    studio: Studio, ava: Person, how: Redrawing, resolution: int, stage: str, scenes: Sequence[tuple[Any, ...]]
+    studio: Studio, ava: Person, how: Redrawing, resolution: int, stage: str, shown: Sequence[tuple[Any, ...]]
 ) -> list[dict[str, Any]]:
-    """The rows of the scenes (woman, seed, enlarged picture, scene) after the face pass."""
-    places = [tuple(HIRES * length for length in drawn.boxes[0]) for *_, drawn in scenes]
+    """The rows of pictures after the face pass; `shown` are (woman, seed, picture, box of her face in px)."""
     faces = [
         face_in(studio.faces(picture), (x + width / 2, y + height / 2))
-        for (*_, picture, _), (x, y, width, height) in zip(scenes, places, strict=True)
+        for _, _, picture, (x, y, width, height) in shown
     ]
     wanted = [
-        FaceOfPicture(picture, face, seed) for (_, seed, picture, _), face in zip(scenes, faces, strict=True) if face
+        FaceOfPicture(picture, face, seed) for (_, seed, picture, _), face in zip(shown, faces, strict=True) if face
     ]
     redrawn = iter(studio.with_faces(wanted, ava, how, resolution))
     return [
-        row_of(next(redrawn) if face else picture, woman, seed, stage, canonical(box_of(face) if face else place))
-        for (woman, seed, picture, _), face, place in zip(scenes, faces, places, strict=True)
+        row_of(next(redrawn) if face else picture, woman, seed, stage, canonical(box_of(face) if face else box))
+        for (woman, seed, picture, box), face in zip(shown, faces, strict=True)
     ]
 
 
@@ -241,7 +246,7 @@ def best_strength(measured: pd.DataFrame) -> tuple[float, float]:
 def markdown(measured: pd.DataFrame) -> str:
     columns = [*RECOGNISERS, *(f"{name}, of a portrait's" for name in RECOGNISERS)]
     lines = [f"| picture | face found | {' | '.join(columns)} |", "|---|" + "---|" * (len(columns) + 1)]
-    for stage in (PLAIN, HIRES_STAGE, *FACE.values(), PORTRAIT):
+    for stage in (PLAIN, *FACE.values(), HIRES_STAGE, HIRES_AND_FACE, PORTRAIT):
         rows = measured[measured["stage"] == stage]
         cells = [f"{rows['found'].sum()} of {len(rows)}"]
         for name, column in RECOGNISERS.items():

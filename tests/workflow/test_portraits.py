@@ -4,6 +4,7 @@ The base model of the tests draws no faces. So faces are in the pictures of the 
 """
 
 import json
+from html import unescape
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from infotext_reader import parameters, text_chunks
 from likeness.core.manifests import read_table
 from likeness.drawing.marking import TRAINED_ALGORITHMIC_MEDIA, read_infotext
 from likeness.photos.images import read_photo
-from project import ROOT, Project
+from project import CONFIG, ROOT, Project
 
 RUN = "results/ava/portrait"
 SCENES = {
@@ -39,7 +40,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 @pytest.fixture(scope="module")
 def project(finished_project, tmp_path_factory) -> Project:
     """A finished project with scenes and a place, whose pictures have one face, five, one lying on its side, one of
-    40 px, and none."""
+    40 px, and none; one is damaged, and one is a broken link."""
     project = finished_project.copied(tmp_path_factory.mktemp("portraits") / "finished")
     project.fork_jobs = True
     one = on_wall(portrait_of("05.jpg"), 200, 300, 400)
@@ -49,6 +50,8 @@ def project(finished_project, tmp_path_factory) -> Project:
     walls["e_nobody"] = on_wall(read_photo(ROOT / "resources/people/ava/no_face.jpg"), 200, 300, 400)
     for name, picture in walls.items():
         write_picture(project.folder / f"walls/{name}.png", picture)
+    (project.folder / "walls/f_damaged.png").write_bytes((project.folder / "walls/a_one.png").read_bytes()[:3000])
+    (project.folder / "walls/f_gone.png").symlink_to("nowhere.png")
     project.configure(portraits={"scenes": SCENES}, places=PLACES)
     outcome = project.run()
     assert outcome.jobs == {"draw_scene": 2, "place_face": 1, "score_portraits": 1, **SHOWN}, (
@@ -95,7 +98,8 @@ def test_other_programs_read_how_a_picture_was_made(project, table):
     assert fields["Size"] == "64x96" and fields["Hires upscale"] == "1.5" and fields["Hires upscaler"] == "R-ESRGAN 4x+"
     face = rows_of(table, "wall", "a_one.png").iloc[1]
     fields = parameters(read_infotext(project.folder / RUN / face["image"]))
-    assert fields["ADetailer model"] == "mediapipe_face_full" and fields["ADetailer denoising strength"] == "0.5"
+    assert fields["Denoising strength"] == "0.5" and fields["Lora hashes"].startswith("ava_portrait: ")
+    assert not any(name.startswith("ADetailer") for name in fields), "the face alone was drawn, by inpainting"
     for row in (hires, face):
         assert TRAINED_ALGORITHMIC_MEDIA in text_chunks(project.folder / RUN / row["image"])["XML:com.adobe.xmp"]
 
@@ -120,6 +124,14 @@ def test_a_picture_without_a_face_is_a_result_with_a_sentence(project, table):
     assert set(rows["reason"]) == {"no face was found, so none was redrawn"}
     log = (project.folder / "results/logs/ava/portrait/place_face-wall.log").read_text()
     assert "e_nobody.png: no face was found, so none was redrawn" in log
+
+
+def test_pictures_that_cannot_be_read_are_named_where_a_user_looks(project, table):
+    page = unescape((project.folder / RUN / "portraits.html").read_text())
+    for name, why in (("f_damaged.png", "left out: "), ("f_gone.png", "left out: is no file that can be read")):
+        (row,) = rows_of(table, "wall", name).to_dict("records")
+        assert row["kept"] == "0" and row["image"] == "" and row["reason"].startswith(why)
+        assert f"{name}: {row['reason']}" in page
 
 
 def test_a_picture_whose_face_was_lost_is_not_shown_first_and_says_so(table):
@@ -152,7 +164,45 @@ def test_how_many_are_shown_first_draws_nothing(project):
 
 
 def test_another_picture_of_a_place_leaves_the_others(project):
-    write_picture(project.folder / "walls/f_more.png", on_wall(portrait_of("07.jpg"), 200, 300, 400))
+    write_picture(project.folder / "walls/g_more.png", on_wall(portrait_of("07.jpg"), 200, 300, 400))
     outcome = project.run()
     assert outcome.jobs == {"place_face": 1, "score_portraits": 1, "build_gallery": 1}
     assert outcome.computed["place_face"] == 4, "the picture, its faces, and a drawing from each of two seeds"
+
+
+def test_an_index_has_the_galleries_that_there_are(project):
+    """Also if a gallery appears or goes while another one changes."""
+    index = project.folder / "results/index.html"
+    assert "ava/portrait/portraits.html" in index.read_text()
+    project.configure(portraits={"scenes": {}}, places={})
+    assert project.run().jobs == {"build_report": 1, "build_index": 1}
+    assert "portraits.html" not in index.read_text()
+    project.configure(portraits={"scenes": {"plain": SCENES["plain"]}}, places={})
+    project.run()
+    assert "ava/portrait/portraits.html" in index.read_text()
+    assert project.run().jobs == {}
+
+
+def test_a_place_without_any_readable_picture_is_a_page_that_says_so(project):
+    for path in (project.folder / "walls").iterdir():
+        if path.name != "f_damaged.png":
+            path.unlink()
+    project.configure(portraits={"scenes": {}}, places=PLACES)
+    project.run()
+    assert "f_damaged.png: left out: " in unescape((project.folder / RUN / "portraits.html").read_text())
+
+
+def test_two_people_get_two_faces_and_who_found_none_is_not_shown_as_the_other(project):
+    write_picture(project.folder / "walls/a_one.png", on_wall(portrait_of("05.jpg"), 200, 300, 400))
+    ava = CONFIG["subjects"]["ava"]
+    project.configure(
+        subjects={"ava": ava, "otto": ava | {"trigger": "sks"}},
+        portraits={"scenes": {}},
+        places={"wall": PLACES["wall"] | {"faces": {"ava": "largest", "otto": 1}, "count": 1}},
+    )
+    project.run()
+    tables = {name: read_table(project.folder / f"results/{name}/portrait/portraits.tsv") for name in ("ava", "otto")}
+    rows = {name: rows_of(found, "wall", "a_one.png").iloc[-1] for name, found in tables.items()}
+    assert rows["ava"]["box"] and not rows["otto"]["box"]
+    assert rows["otto"]["reason"] == "this face became ava's; otto was not put into the picture"
+    assert rows["otto"]["identity"] == "" and rows["otto"]["kept"] == "0" and rows["otto"]["prompt"] == ""

@@ -158,7 +158,30 @@ def without_effect(raw: Mapping[str, Any], config: Mapping[str, Any]) -> list[st
         written = _is_written(_inner(raw, "subjects", name), "regularisation_images")
         if written and subject["regularisation"] != GENERATE:
             sentences.append(f"subjects.{name}.regularisation_images has no effect without regularisation: {GENERATE}")
-    return sentences
+    return sentences + [
+        f"{place}.{key} has no effect {why}"
+        for place, drawing, written in _drawings(raw, config)
+        for key, why in _idle_keys(drawing)
+        if _is_written(written, key)
+    ]
+
+
+def _drawings(raw: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], object]]:
+    """Each scene and place: its path, its checked values, and what the user wrote."""
+    for name, scene in config["portraits"]["scenes"].items():
+        yield f"portraits.scenes.{name}", scene, _inner(raw, "portraits", "scenes", name)
+    for name, place in config["places"].items():
+        yield f"places.{name}", place, _inner(raw, "places", name)
+
+
+def _idle_keys(drawing: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The keys of a scene or place that have no effect beside its others, and why."""
+    if drawing["seeds"]:
+        yield "count", "beside seeds"
+    if drawing.get("hires") == 1:
+        yield from ((key, "without hires above 1") for key in ("hires_strength", "hires_upscaler"))
+    if drawing.get("face_strength") == 0:
+        yield "face_prompt", "without face_strength above 0"
 
 
 def _is_captioned(subject: Mapping[str, Any]) -> bool:

@@ -94,6 +94,11 @@ def sentence(error: Mapping[str, Any], where: tuple[str, ...], keys: Mapping[str
             return f"{path}: is a list now; write untrained_prompts: {json.dumps([value], ensure_ascii=False)}"
         case "extra_forbidden":
             return f"{path}: {_unknown(str(error['loc'][-1]), (*where, *error['loc'][:-1]), keys)}"
+        case "missing" if path.startswith("places.") and path.endswith(".consent"):
+            return (
+                f"{path}: missing; say whose pictures they are: self (you are on them), written (you hold the written "
+                "consent of the people on them), synthetic (nobody exists) or own picture (you made them)"
+            )
         case "missing" if path.endswith(".consent"):
             return (
                 f"{path}: missing; a LoRA is a likeness of a real person, so say who agreed to it: "

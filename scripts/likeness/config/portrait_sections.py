@@ -16,6 +16,7 @@ SamplingSteps = Annotated[int, Field(gt=0, le=150)]
 Guidance = Annotated[Number, Field(ge=1, le=100)]
 Side = Annotated[int, Field(ge=64, le=8192, multiple_of=8)]
 FACE_PROMPT = "photo of {subject}"
+LONGEST_SIDE = 8192  # px of a picture after hires: 67 megapixels take 4 GB when tiles are joined
 
 
 class Drawing(Section):
@@ -68,6 +69,13 @@ class Scene(Drawing):
     """Prompt of the face pass."""
 
     @model_validator(mode="after")
+    def size_at_the_end(self) -> Self:
+        width, height = (self.hires * (side or 0) for side in (self.width, self.height))
+        if max(width, height) > LONGEST_SIDE:
+            raise ValueError(f"{width:g} x {height:g} px after hires; expected sides of at most {LONGEST_SIDE} px")
+        return self
+
+    @model_validator(mode="after")
     def prompts_of_a_scene(self) -> Self:
         for prompt in (self.prompt, self.face_prompt):
             check_naming_prompt(prompt)
@@ -93,7 +101,7 @@ class Portraits(DrawingBase):
 
 def _face(written: Any) -> Any:
     """Which face of a picture: largest, a number counted from the left, or a point (x, y) in px."""
-    is_number = [isinstance(part, int | float) and not isinstance(part, bool) and part >= 0 for part in _parts(written)]
+    is_number = [_is_coordinate(part) for part in _parts(written)]
     if written == "largest" or (isinstance(written, int) and is_number == [True] and 1 <= written <= 100):
         return written
     if isinstance(written, list | tuple) and is_number == [True, True]:
@@ -101,6 +109,10 @@ def _face(written: Any) -> Any:
     raise ValueError(
         f"found {quote(written)}; expected largest, a number counted from the left, or a point [x, y] in px"
     )
+
+
+def _is_coordinate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1_000_000
 
 
 def _parts(written: Any) -> list[Any]:

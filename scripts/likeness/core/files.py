@@ -7,7 +7,7 @@ import shlex
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -92,12 +92,17 @@ def remove(path: Path) -> None:
 
 def publish_folder(folder: Path, items: Mapping[str, bytes | str | Path]) -> None:
     """Make `folder` hold exactly these items (name -> content, or a file to copy); other files are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.name not in items or old.is_dir():
-            remove(old)
+    keep_only(folder, items)
     for name, item in items.items():
         write_atomic(folder / name, item.read_bytes() if isinstance(item, Path) else item)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Remove everything from a folder but the files of these names. The folder is made if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.name not in names or old.is_dir():
+            remove(old)
 
 
 def private_folder(folder: Path) -> None:

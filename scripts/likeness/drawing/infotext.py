@@ -8,7 +8,7 @@ modules/processing.py (create_infotext) and reads it in modules/infotext_utils.p
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -92,6 +92,13 @@ def face_pass_pairs(prompt: str, strength: float) -> dict[str, object]:
         "ADetailer denoising strength": f"{strength:g}",
         "ADetailer inpaint only masked": True,
     }
+
+
+def inpaint_pairs(strength: float, others: Sequence[str]) -> dict[str, object]:
+    """The pairs of a face that was redrawn alone in a picture: A1111's strength of an inpainting, and the prompts of
+    other faces in the same picture, which A1111 shows and does not use."""
+    pairs: dict[str, object] = {"Denoising strength": f"{strength:g}"}
+    return pairs | ({"Other faces": "; ".join(others)} if others else {})
 
 
 def _pairs(pairs: Mapping[str, object]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from likeness.core.errors import LikenessError
-from likeness.faces.faces_of_picture import Row, box_of, face_at
+from likeness.faces.faces_of_picture import Row, face_at
 from likeness.portraits.redraw import redrawing
 from likeness.portraits.studio import FaceOfPicture, Person, Studio
 
@@ -20,14 +20,14 @@ class PlacedPerson(NamedTuple):
 
 @dataclass
 class PlacedFaces:
-    """A picture of the cache, drawn from a seed, in which faces were redrawn; their boxes [x, y, w, h] in px by the
-    subjects' names, and sentences about those that were not."""
+    """A picture of the cache, drawn from a seed, with the faces that became the subjects'. By the subjects' names: the
+    faces, and sentences about those who were not put in."""
 
     original: Path
     seed: int
     picture: Path
-    boxes: dict[str, list[float]] = field(default_factory=dict)
-    details: list[str] = field(default_factory=list)
+    faces: dict[str, Row] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
 
 
 def placed_faces(
@@ -37,35 +37,35 @@ def placed_faces(
     prompt.
 
     A LoRA is loaded once, and its faces of all pictures are redrawn together. All faces are found in the original
-    pictures, so that one that was redrawn changes no other's number.
+    pictures, so that one that was redrawn changes no other's number. No face becomes two people's.
     """
-    faces = {original: studio.faces(original) for original in originals}
+    found = {original: studio.faces(original) for original in originals}
     placed = [PlacedFaces(original, seed, original) for original in originals for seed in seeds]
-    for each in placed:
-        if not faces[each.original]:
-            each.details.append("no face was found, so none was redrawn")
+    settings = studio.settings
     for person, where in people:
-        chosen = [
-            (each, row) for each in placed if (row := _face_of(person, each, faces[each.original], where)) is not None
-        ]
-        settings = studio.settings
+        chosen = []
+        for each in placed:
+            try:
+                each.faces[person.name] = _face_of(person, each, found[each.original], where)
+                chosen.append(each)
+            except LikenessError as error:
+                each.details[person.name] = str(error)
         how = redrawing(settings, prompt=person.prompt(settings["prompt"]), strength=settings["strength"])
-        wanted = [FaceOfPicture(each.picture, row, each.seed) for each, row in chosen]
-        redrawn = studio.with_faces(wanted, person, how, resolution)
-        for (each, row), picture in zip(chosen, redrawn, strict=True):
+        faces = [FaceOfPicture(each.picture, each.faces[person.name], each.seed) for each in chosen]
+        for each, picture in zip(chosen, studio.with_faces(faces, person, how, resolution), strict=True):
             each.picture = picture
-            each.boxes[person.name] = box_of(row)
     return placed
 
 
-def _face_of(
-    person: Person, placed: PlacedFaces, rows: Sequence[Row], where: str | int | Sequence[float]
-) -> Row | None:
-    """The face that becomes the person's. If there are faces and not this one, the picture gets a sentence."""
+def _face_of(person: Person, placed: PlacedFaces, rows: Sequence[Row], where: str | int | Sequence[float]) -> Row:
+    """The face that becomes the person's. Raises LikenessError if there is none, or if another person has it."""
     if not rows:
-        return None
+        raise LikenessError("no face was found, so none was redrawn")
     try:
-        return face_at(rows, where)
+        row = face_at(rows, where)
     except LikenessError as error:
-        placed.details.append(f"{error}; {person.name} was not put into it")
-        return None
+        raise LikenessError(f"the picture {error}; {person.name} was not put into it") from None
+    for name, taken in placed.faces.items():
+        if taken is row:
+            raise LikenessError(f"this face became {name}'s; {person.name} was not put into the picture")
+    return row

@@ -93,13 +93,14 @@ def portrait_rows(
     number of pictures that are shown first, by kind and name.
 
     Before and after the face pass, the same face is measured: that in the redrawn box. Without a box it is the face
-    most like the person.
+    most like the person; in a place nothing is measured then, because nobody became the person.
     """
     rows = []
     boxes = {key: _fractions(row) for row in table.to_dict("records") if row["box"] for key in [_key(row)]}
     finals = {_key(row): number for number, row in enumerate(table.to_dict("records"))}
     for number, (row, found) in enumerate(zip(table.to_dict("records"), faces, strict=True)):
-        face = _face_of_person(found, boxes.get(_key(row)), person)
+        box = boxes.get(_key(row))
+        face = None if row["kind"] == "place" and box is None else _face_of_person(found, box, person)
         measured = _measured(face, person) if face else {}
         rows.append({**row, "faces": len(found), **measured, "final": int(finals[_key(row)] == number)})
     return _ranked(rows, keep, copy_limit)

@@ -23,13 +23,15 @@ PICTURE = ["kind", "name", "source", "seed"]
 
 
 def read_portraits(paths: Iterable[Path], folder: Path, by: str) -> pd.DataFrame:
-    """The tables of scenes and places as one, in the order of `paths`; `image` is relative to `folder`.
+    """The tables of scenes and places as one, in the order of `paths`; `image` is relative to `folder`, and empty for a
+    picture of the user's that could not be read.
 
     Raises LikenessError if a table or a picture was changed since `by` made it.
     """
     tables = []
     for path in paths:
         table = read_table(path, seed=int, width=int, height=int)
-        pictures = checked_files(path.parent.resolve(), table["image"], table["sha256"], by)
-        tables.append(table.assign(image=[seen_from(folder, Path(picture)) for picture in pictures]))
+        drawn = table["image"] != ""
+        files = iter(checked_files(path.parent.resolve(), table["image"][drawn], table["sha256"][drawn], by))
+        tables.append(table.assign(image=[seen_from(folder, Path(next(files))) if here else "" for here in drawn]))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=DRAWN)

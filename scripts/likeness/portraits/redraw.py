@@ -1,6 +1,6 @@
 """Redrawing pictures from their own latents (image to image), as a whole, within a mask, or in tiles."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -51,13 +51,14 @@ def redrawing(settings: Mapping[str, Any], **of_this_pass: Any) -> Redrawing:
 class Redrawer:
     """Redraws with diffusers' image-to-image pipeline, in batches that fill the device. Texts are encoded once."""
 
-    def __init__(self, pipeline: Pipeline):
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, batch_size: int | None = None):
+        """`batch_size` is the user's; None for as many pictures as fit."""
+        self.pipeline, self._batch_size = pipeline, batch_size
         self._texts: dict[tuple[str, float], Conditioning] = {}
         self._batches: dict[tuple[int, int], Batches] = {}
 
-    def redrawn(self, pieces: Sequence[Piece], how: Redrawing, weight: float) -> list[np.ndarray]:
-        """The pieces, redrawn with the LoRA at a weight. All have a mask, or none.
+    def redrawn(self, pieces: Sequence[Piece], how: Redrawing, weight: float) -> Iterator[np.ndarray]:
+        """The pieces, redrawn with the LoRA at a weight, each as soon as its batch is. All have a mask, or none.
 
         Outside a mask the latents of the picture take the place of the drawn ones after every step, with the same noise
         at the step's level (blended latents: Avrahami et al. 2022, "Blended Latent Diffusion", arXiv:2206.02779). The
@@ -76,11 +77,9 @@ class Redrawer:
             texts = {name: tensor.repeat_interleave(len(batch), 0) for name, tensor in inputs.items()}
             return _redrawn_with_less_memory(self.pipeline.diffusers, batch, how, texts)
 
-        pictures: list[np.ndarray] = []
         for same_size, group in groupby(pieces, key=size):
-            batches = self._batches.setdefault(same_size, Batches(device, same_size))
-            pictures += [picture for _, picture in batches.drawn(list(group), size, draw)]
-        return pictures
+            batches = self._batches.setdefault(same_size, Batches(device, same_size, self._batch_size))
+            yield from (picture for _, picture in batches.drawn(list(group), size, draw))
 
     def _inputs(self, how: Redrawing, weight: float) -> dict[str, torch.Tensor]:
         """The prompt and the negative prompt as arguments of a diffusers pipeline, for one picture."""
@@ -112,7 +111,8 @@ def _redrawn_with_less_memory(
             raise
         height, width = batch[0].image.shape[:2]
         raise LikenessError(
-            f"out of memory while a picture of {width} x {height} px was redrawn; set a smaller width, height or hires"
+            f"out of memory while {width} x {height} px were redrawn; close other programs, or set a smaller width, "
+            "height, hires or resolution"
         ) from None
 
 

@@ -92,13 +92,14 @@ def drawn_stages(scene: SceneDrawing) -> list[tuple[int, list[Stage]]]:
 
 def _plain_pictures(scene: SceneDrawing, seeds: Sequence[int]) -> list[Path]:
     """The first drawing from each seed."""
-    settings = {key: scene.settings[key] for key in PLAIN_SETTINGS} | {"batch_size": None}
+    settings = {key: scene.settings[key] for key in PLAIN_SETTINGS}
     made_with = [scene.lora, scene.weight, scene.prompt, scene.size, settings]
+    with_batch_size = settings | {"batch_size": scene.settings["batch_size"]}
 
     def draw(missing: Sequence[int]) -> Iterator[np.ndarray]:
         pipeline = scene.studio.redrawer(scene.person).pipeline
         cells = [Cell(scene.weight, scene.prompt, "portrait", seeds[number]) for number in missing]
-        return (np.asarray(image) for _, image in draw_pictures(pipeline, cells, settings, scene.size))
+        return (np.asarray(image) for _, image in draw_pictures(pipeline, cells, with_batch_size, scene.size))
 
     return scene.studio.kept_pictures([["plain", seed, *made_with] for seed in seeds], draw, "plain")
 
@@ -109,7 +110,9 @@ def hires_pictures(scene: SceneDrawing, pictures: Sequence[Path], seeds: Sequenc
     width, height = (round(length * settings["hires"] / 8) * 8 for length in scene.size)
     how = redrawing(settings, prompt=scene.prompt, strength=settings["hires_strength"])
     upscaler = settings["hires_upscaler"]
+    tile = scene.studio.tile if upscaler == "Real-ESRGAN" else None
     made_with = [width, height, upscaler, how, settings["sampler"], scene.resolution, scene.lora, scene.weight]
+    made_with += [tile]
 
     def enlarged(picture: Path) -> np.ndarray:
         image = read_photo(picture)
@@ -119,7 +122,7 @@ def hires_pictures(scene: SceneDrawing, pictures: Sequence[Path], seeds: Sequenc
         for group in groups(missing):
             cut = [tiles(enlarged(pictures[number]), side) for number in group]
             pieces = [Piece(tile, seeds[number]) for number, parts in zip(group, cut, strict=True) for tile in parts]
-            redrawn = iter(scene.studio.redrawer(scene.person).redrawn(pieces, how, scene.weight))
+            redrawn = scene.studio.redrawer(scene.person).redrawn(pieces, how, scene.weight)
             yield from (joined(list(islice(redrawn, len(parts))), (height, width), side) for parts in cut)
 
     keys = [["hires", picture.suffix, seed, *made_with] for picture, seed in zip(pictures, seeds, strict=True)]

@@ -30,8 +30,7 @@ from likeness.portraits.redraw import Piece, Redrawer, Redrawing
 
 Item = TypeVar("Item")
 
-# How many pictures are prepared, redrawn and then kept: as many as keep a GPU busy, and few enough that a killed job
-# loses no more than a minute's work.
+# How many pictures are prepared together: as many as keep a GPU busy. Each is kept when its batch is redrawn.
 AT_ONCE = 8
 
 
@@ -95,7 +94,7 @@ class Studio:
         """`settings` are those of a scene or place, with sampler and clip_skip; `upscaler` is the side of a tile in px
         and the user's own weights."""
         self.items, self.base, self.models, self.settings = items, base, models, settings
-        self._upscaler = upscaler
+        self.tile, self._weights = upscaler
         self._loaded: tuple[Path, Redrawer] | None = None
 
     @cached_property
@@ -114,8 +113,7 @@ class Studio:
 
     @cached_property
     def _real_esrganer(self) -> Any:
-        tile, weights = self._upscaler
-        return real_esrganer(self.models, tile, self._device, weights)
+        return real_esrganer(self.models, self.tile, self._device, self._weights)
 
     def enlarge(self, image: np.ndarray) -> np.ndarray:
         """A picture four times larger, by Real-ESRGAN."""
@@ -126,7 +124,7 @@ class Studio:
         if self._loaded is None or self._loaded[0] != person.lora:
             self._loaded = None  # before the next one is loaded: two may not fit into memory
             pipeline = load_pipeline(self.base, person.lora, self._device, self.settings["sampler"], merged=True)
-            self._loaded = person.lora, Redrawer(pipeline)
+            self._loaded = person.lora, Redrawer(pipeline, self.settings["batch_size"])
         return self._loaded[1]
 
     def kept_pictures(
@@ -161,6 +159,7 @@ class Studio:
         def key(face: FaceOfPicture) -> list[Any]:
             place = [face.row[name] for name in ("center_x", "center_y", "face_width", "face_height", "roll")]
             made_with = [resolution, self.settings["sampler"], person.weights, person.weight, *person.framing]
+            made_with += [self.tile]
             return ["face", face.picture.suffix, place, face.seed, how, *made_with]
 
         def draw(missing: Sequence[int]) -> Iterator[np.ndarray]:

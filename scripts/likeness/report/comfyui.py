@@ -4,7 +4,7 @@ ComfyUI makes nodes from a file's infotext itself (pnginfo.ts, importA1111): the
 first pass and the enlarged one. It knows nothing of a face pass, or of a picture to begin with.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from likeness.drawing.infotext import Recipe, without_loras
 
@@ -36,8 +36,7 @@ def _models(recipe: Recipe) -> Iterator[str]:
     yield f"Load Checkpoint: {recipe.pairs['Model']}"
     if vae := recipe.pairs.get("VAE"):
         yield f"Load VAE: {vae}"
-    for name, weight in loras.items():
-        yield f"Load LoRA: {name}, strength_model {weight:g}, strength_clip {weight:g}"
+    yield from _loaded_loras(loras)
     if skip := recipe.pairs.get("Clip skip"):
         yield f"CLIP Set Last Layer: -{skip}"
     yield f"CLIP Text Encode (positive): {prompt}"
@@ -68,9 +67,18 @@ def _enlarging(recipe: Recipe, width: int, height: int) -> Iterator[str]:
 def _face(recipe: Recipe) -> Iterator[str]:
     values = _values(recipe, FACE)
     if values:
-        # The face has the LoRA of the picture, and its tag would be drawn as words.
-        listed = ", ".join(f"{name} {without_loras(value)[0]}" for name, value in values.items())
-        yield f"FaceDetailer (of the Impact Pack), with the same models, prompts and sampler: {listed}"
+        prompt, loras = without_loras(values.get("prompt", recipe.prompt))
+        # The face may have the LoRA at another weight than the scene.
+        if loras != without_loras(recipe.prompt)[1]:
+            yield from (f"for the face: {line}" for line in _loaded_loras(loras))
+        yield f"for the face: CLIP Text Encode (positive): {prompt}"
+        sampling = _sampling(recipe, recipe.pairs["Steps"], values.get("denoising strength", "0.4"))
+        yield f"FaceDetailer (of the Impact Pack), {sampling.removeprefix('KSampler: ')}"
+
+
+def _loaded_loras(loras: Mapping[str, float]) -> Iterator[str]:
+    for name, weight in loras.items():
+        yield f"Load LoRA: {name}, strength_model {weight:g}, strength_clip {weight:g}"
 
 
 def _sampling(recipe: Recipe, steps: str, denoise: str) -> str:

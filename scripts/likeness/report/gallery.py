@@ -2,7 +2,7 @@
 and how to draw each again."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from likeness.core.errors import LikenessError
 from likeness.core.files import ItemCache
 from likeness.core.manifests import again, checked, read_table
 from likeness.core.provenance import file_sha256
-from likeness.drawing.infotext import recipe, without_loras
+from likeness.drawing.infotext import recipe
 from likeness.drawing.marking import read_infotext
 from likeness.report.comfyui import FACE, comfyui_steps
 from likeness.report.page import rendered
@@ -83,7 +83,7 @@ def gallery_page(
         subject=subject,
         run=run,
         folder=folder,
-        groups=_groups(cards, [portrait.final for portrait in every if portrait.stayed]),
+        groups=_groups(cards, [portrait.final for portrait in every]),
         places=any(card["kind"] == "place" for card in cards),
     )
     return html, {names[preview]: file for preview, file in files.items()}
@@ -93,7 +93,8 @@ def _portraits(table: Path) -> list[Portrait]:
     """The pictures that have a final stage, in the order of the table. All files are checked."""
     rows = read_table(table).to_dict("records")
     for row in rows:
-        checked(table.parent / row["image"], row["sha256"], RULES[row["kind"]])
+        if row["image"]:  # a picture of the user's that could not be read has none
+            checked(table.parent / row["image"], row["sha256"], RULES[row["kind"]])
     stages: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         stages.setdefault(_identifier(row), []).append(row)
@@ -118,25 +119,28 @@ def _close_up(row: Row) -> tuple[int, int, int, int]:
     return left, top, left + side, top + side
 
 
-def _groups(cards: Sequence[Mapping[str, Any]], stayed: Sequence[Row]) -> list[dict[str, Any]]:
-    """The cards by scene and place: [{kind, name, prompts, kept: cards, others: cards, stayed: sentences about pictures
-    in which nothing was drawn}]."""
-    members: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in stayed:
-        members.setdefault((row["kind"], row["name"]), [])
+def _groups(cards: Sequence[Mapping[str, Any]], finals: Sequence[Row]) -> list[dict[str, Any]]:
+    """The cards by scene and place, in the order of the final rows: [{kind, name, prompts, kept: cards, others: cards,
+    stayed: sentences about pictures in which nothing was drawn}]."""
+    members: dict[tuple[str, str], list[Mapping[str, Any]]] = {(row["kind"], row["name"]): [] for row in finals}
     for card in cards:
-        members.setdefault((card["kind"], card["name"]), []).append(card)
+        members[card["kind"], card["name"]].append(card)
     return [
         {
             "kind": kind,
             "name": name,
-            "prompts": list(dict.fromkeys(card["prompt"] for card in own)),
+            "prompts": list(dict.fromkeys(card["prompt"] for card in own if card["prompt"])),
             "kept": [card for card in own if card["kept"]],
             "others": [card for card in own if not card["kept"]],
-            "stayed": list(dict.fromkeys(f"{r['source']}: {r['reason']}" for r in stayed if r["name"] == name)),
+            "stayed": _stayed(row for row in finals if (row["kind"], row["name"]) == (kind, name)),
         }
         for (kind, name), own in members.items()
     ]
+
+
+def _stayed(finals: Iterable[Row]) -> list[str]:
+    """A sentence for each picture of the user's in which nothing was drawn."""
+    return list(dict.fromkeys(f"{row['source']}: {row['reason']}" for row in finals if row["stage"] == "original"))
 
 
 def _card(portrait: Portrait, portraits: Sequence[Portrait], folder: Path, previews: Sequence[str]) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def _card(portrait: Portrait, portraits: Sequence[Portrait], folder: Path, previ
         "reason": final["reason"],
         "stages": [_measured(row) for row in portrait.stages],
         "original": original,
-        "prompt": without_loras(read.prompt)[0],
+        "prompt": final["prompt"],
         "infotext": infotext,
         "with_adetailer": any(key.startswith(FACE) for key in read.pairs),
         "comfyui": comfyui_steps(read, int(final["width"]), int(final["height"]), original),

@@ -54,22 +54,30 @@ def test_each_face_is_redrawn_as_its_own_subject_one_after_the_other():
         ("a", 20, "ava", "photo of ohwx woman", 7),
         ("a+ava", 300, "otto", "photo of sks man", 7),
     ]
-    assert result.picture == Path("a+ava+otto") and result.details == []
-    assert result.boxes == {"ava": [20.0, 10.0, 60.0, 60.0], "otto": [300.0, 10.0, 80.0, 80.0]}
+    assert result.picture == Path("a+ava+otto") and result.details == {}
+    assert {name: row["x"] for name, row in result.faces.items()} == {"ava": 20, "otto": 300}
 
 
 def test_a_subject_without_a_face_is_named_and_the_others_are_put_in():
     studio = Studio(row(20, 60))
     result = placed(studio, PlacedPerson(AVA, 2), PlacedPerson(OTTO, 1))
-    assert result.details == ["has one face, so there is no face 2; ava was not put into it"]
-    assert list(result.boxes) == ["otto"]
+    assert result.details == {"ava": "the picture has one face, so there is no face 2; ava was not put into it"}
+    assert list(result.faces) == ["otto"]
+
+
+@pytest.mark.parametrize("of_otto", ["largest", 2, (303.0, 20.0)])
+def test_no_face_becomes_two_peoples(of_otto):
+    studio = Studio(row(300, 80), row(20, 60))
+    result = placed(studio, PlacedPerson(AVA, (301.0, 50.0)), PlacedPerson(OTTO, of_otto))
+    assert result.details == {"otto": "this face became ava's; otto was not put into the picture"}
+    assert result.picture == Path("a+ava")
 
 
 @pytest.mark.parametrize("people", [[PlacedPerson(AVA, "largest")], [PlacedPerson(AVA, 1), PlacedPerson(OTTO, 2)]])
 def test_a_picture_of_nobody_stays_as_it_is(people):
     result = placed(Studio(), *people)
-    assert (result.picture, result.boxes) == (Path("a"), {})
-    assert result.details == ["no face was found, so none was redrawn"]
+    assert (result.picture, result.faces) == (Path("a"), {})
+    assert set(result.details.values()) == {"no face was found, so none was redrawn"}
 
 
 def test_each_lora_is_loaded_once_for_all_pictures_and_seeds():

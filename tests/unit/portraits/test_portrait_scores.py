@@ -50,8 +50,16 @@ def test_before_and_after_the_same_face_is_measured():
 
 
 def test_without_a_redrawn_face_the_one_most_like_her_is_measured():
-    (row,) = ranked([(1, "plain", "")], [[face(0.3), face(0.6, CORNER)]])
+    scene = table((1, "plain", "")).assign(kind="scene")
+    (row,) = portrait_rows(scene, [[face(0.3), face(0.6, CORNER)]], PERSON, {"scene": {"wall": 1}}, copy_limit=0.95)
     assert row["identity"] == pytest.approx(0.8) and row["faces"] == 2
+
+
+def test_a_picture_in_which_only_somebody_else_was_put_is_never_hers():
+    drawn = table((1, "original", "x"), (1, "face", "has no face 2; ava was not put into it")).assign(box="")
+    rows = portrait_rows(drawn, [[face(0.9)], [face(0.9)]], PERSON, {"place": {"wall": 1}}, copy_limit=0.95)
+    assert all("identity" not in row for row in rows)
+    assert (rows[1]["kept"], rows[1]["reason"]) == (0, "has no face 2; ava was not put into it")
 
 
 def test_the_most_alike_are_kept_and_the_others_say_why_not():

@@ -34,7 +34,8 @@ def left_half(picture: np.ndarray) -> np.ndarray:
 
 
 def redrawn(pipeline, picture: np.ndarray, how: Redrawing, mask: np.ndarray | None = None, seed: int = 7) -> np.ndarray:
-    return Redrawer(pipeline).redrawn([Piece(picture, seed, mask)], how, 1.0)[0]
+    (new,) = Redrawer(pipeline).redrawn([Piece(picture, seed, mask)], how, 1.0)
+    return new
 
 
 def in_tiles(picture: np.ndarray, side: int, redraw) -> np.ndarray:
@@ -86,7 +87,7 @@ def test_a_picture_is_the_same_whatever_batch_it_is_in(pipeline, picture):
     masks = [left_half(picture), np.ones(picture.shape[:2], np.float32), left_half(picture)[:, ::-1]]
     shown = [picture, 255 - picture, picture]
     pieces = [Piece(*parts) for parts in zip(shown, (7, 8, 9), masks, strict=True)]
-    together = Redrawer(pipeline).redrawn(pieces, HOW, 1.0)
+    together = list(Redrawer(pipeline).redrawn(pieces, HOW, 1.0))
     for piece, found in zip(pieces, together, strict=True):
         alone = redrawn(pipeline, piece.image, HOW, piece.mask, piece.seed)
         assert np.abs(alone.astype(int) - found).max() <= 1
@@ -108,7 +109,7 @@ def test_each_text_is_read_once(pipeline, picture, monkeypatch):
     monkeypatch.setattr(redraw, "conditioning_of", noted)
     redrawer = Redrawer(pipeline)
     for weight in (0.5, 1.0):
-        redrawer.redrawn([Piece(picture, 7)] * 2, HOW, weight)
+        list(redrawer.redrawn([Piece(picture, 7)] * 2, HOW, weight))
     assert sorted(texts) == ["", "photo of a woman"]
 
 
@@ -133,11 +134,20 @@ def room_for(pipeline):
     pipeline.diffusers.vae.disable_tiling()
 
 
+def test_a_users_batch_size_is_kept_and_a_batch_is_there_before_the_next_is_drawn(pipeline, picture, room_for):
+    sizes = room_for(9)
+    redrawing_of_five = Redrawer(pipeline, batch_size=2).redrawn([Piece(picture, seed) for seed in range(5)], HOW, 1.0)
+    next(redrawing_of_five)
+    drawn_first = len(sizes)
+    assert len(list(redrawing_of_five)) == 4 and len(sizes) == 3 * drawn_first
+    assert list(dict.fromkeys(sizes)) == [2, 1]
+
+
 def test_where_memory_runs_out_batches_are_halved_and_no_picture_is_lost(pipeline, picture, room_for):
     pieces = [Piece(picture, seed) for seed in range(5)]
-    expected = Redrawer(pipeline).redrawn(pieces, HOW, 1.0)
+    expected = list(Redrawer(pipeline).redrawn(pieces, HOW, 1.0))
     sizes = room_for(2)
-    found = Redrawer(pipeline).redrawn(pieces, HOW, 1.0)
+    found = list(Redrawer(pipeline).redrawn(pieces, HOW, 1.0))
     assert list(dict.fromkeys(sizes)) == [4, 2, 1], "halves of the batch of a CPU, and the one that is left"
     for old, new in zip(expected, found, strict=True):
         assert np.abs(old.astype(int) - new).max() <= 1
@@ -145,8 +155,8 @@ def test_where_memory_runs_out_batches_are_halved_and_no_picture_is_lost(pipelin
 
 def test_the_vae_of_a_single_picture_works_in_tiles_before_the_end_is_one_readable_line(pipeline, picture, room_for):
     sizes = room_for(0)
-    with pytest.raises(LikenessError, match="a picture of 64 x 64 px was redrawn; set a smaller width"):
-        Redrawer(pipeline).redrawn([Piece(picture, 7)], HOW, 1.0)
+    with pytest.raises(LikenessError, match="out of memory while 64 x 64 px were redrawn; close other programs"):
+        list(Redrawer(pipeline).redrawn([Piece(picture, 7)], HOW, 1.0))
     assert sizes == [1, 1] and pipeline.diffusers.vae.use_tiling
 
 

@@ -21,7 +21,7 @@ from likeness.drawing.marking import TRAINED_ALGORITHMIC_MEDIA, marked_png
 from likeness.drawing.sampling import SAMPLERS
 from likeness.report import comfyui
 from made_pages import build_gallery, build_index
-from made_portraits import BOX, COLUMNS, FACE_PROMPT, PHOTO, PROMPT, infotext
+from made_portraits import BOX, COLUMNS, FACE_PROMPT, LORA, PHOTO, PROMPT, infotext, place_infotext
 from made_run import build_report
 
 
@@ -158,19 +158,27 @@ def test_comfyui_gets_the_nodes_of_every_pass_without_the_tags_of_loras():
         f"7. KSampler: seed 3, steps 25, {sampler}, denoise 1",
         "8. VAE Decode",
         "9. Upscale Image to 256 x 384 px (Lanczos), then VAE Encode",
-        f"10. KSampler: seed 3, steps 12, {sampler}, denoise 0.4",
+        f"10. KSampler: seed 3, steps 25, {sampler}, denoise 0.4",
         "11. VAE Decode",
-        "12. FaceDetailer (of the Impact Pack), with the same models, prompts and sampler: model face_yolov8n.pt, "
-        f"prompt {FACE_PROMPT}, close, denoising strength 0.5",
-        "13. Save Image",
+        f"12. for the face: CLIP Text Encode (positive): {FACE_PROMPT}, close",
+        f"13. FaceDetailer (of the Impact Pack), seed 3, steps 25, {sampler}, denoise 0.5",
+        "14. Save Image",
     ]
 
 
-def test_comfyui_begins_a_place_with_the_users_picture():
-    text = infotext(5, FACE_PROMPT, hires=False, face=False).replace("Clip skip: 2", "Denoising strength: 0.55")
-    lines = comfyui.comfyui_steps(recipe(text), 256, 384, "places/terrace/0005_original.png").splitlines()
-    assert "5. Load Image: places/terrace/0005_original.png" in lines
-    assert not any("Empty Latent" in line for line in lines)
+def test_comfyui_loads_the_lora_for_the_face_where_the_scene_has_none_or_another_weight():
+    text = infotext(3, PROMPT, hires=False, face=True)
+    weaker = f"{PROMPT} <lora:ava_portrait:0.4>"
+    for scene, expected in ((PROMPT, True), (weaker, True), (f"{PROMPT} {LORA}", False)):
+        lines = comfyui.comfyui_steps(recipe(text.replace(f"{PROMPT} {LORA}", scene)), 128, 192).splitlines()
+        for_face = [line for line in lines if "for the face: Load LoRA: ava_portrait, strength_model 0.8" in line]
+        assert bool(for_face) == expected, scene
+
+
+def test_comfyui_redraws_the_face_of_a_place_once_from_the_users_picture():
+    lines = comfyui.comfyui_steps(recipe(place_infotext(5)), 256, 384, "places/terrace/0005_original.png").splitlines()
+    assert "6. Load Image: places/terrace/0005_original.png" in lines
+    assert not any("Empty Latent" in line or "FaceDetailer" in line for line in lines)
     assert sum("KSampler" in line for line in lines) == 1 and any("denoise 0.55" in line for line in lines)
 
 

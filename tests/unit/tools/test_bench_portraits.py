@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import bench_portraits
-from bench_portraits import FACE, HIRES_STAGE, PLAIN, PORTRAIT
+from bench_portraits import FACE, HIRES_AND_FACE, HIRES_STAGE, PLAIN, PORTRAIT
 
 
 def table(by_stage: dict[str, list[tuple[str, float]]]) -> pd.DataFrame:
@@ -21,13 +21,16 @@ def table(by_stage: dict[str, list[tuple[str, float]]]) -> pd.DataFrame:
 
 
 def measured(weak: float, strong: float) -> pd.DataFrame:
-    low, high = FACE.values()
+    low, high = FACE[0.4], FACE[0.75]
     return table(
         {
             PLAIN: [("a", 0.0), ("b", 0.2)],
             HIRES_STAGE: [("a", 0.2), ("b", 0.4)],
             low: [("a", weak), ("b", weak)],
             high: [("a", strong), ("b", strong)],
+            FACE[0.6]: [("a", 0.1), ("b", 0.1)],
+            FACE[1.0]: [("a", 0.1), ("b", 0.1)],
+            HIRES_AND_FACE: [("a", 0.3), ("b", 0.3)],
             PORTRAIT: [(PORTRAIT, 0.8), (PORTRAIT, 0.8)],
         }
     )
@@ -45,10 +48,10 @@ def test_the_table_has_each_stage_with_both_recognisers_and_the_faces_that_were_
     lines = bench_portraits.markdown(measured(0.4, 0.6)).splitlines()
     assert lines[2].startswith("| plain | 1 of 2 | 0.10 (0.00 to 0.20) | 0.05 (0.00 to 0.10) |")
     assert lines[5] == (
-        "| hires + face at 0.75 | 2 of 2 | 0.60 (0.60 to 0.60) | 0.30 (0.30 to 0.30) "
+        "| face at 0.75 | 2 of 2 | 0.60 (0.60 to 0.60) | 0.30 (0.30 to 0.30) "
         "| 0.75 (0.75 to 0.75) | 0.75 (0.75 to 0.75) |"
     )
-    assert lines[6].endswith("| 0.80 (0.80 to 0.80) | 0.40 (0.40 to 0.40) | 1 | 1 |")
+    assert lines[9].endswith("| 0.80 (0.80 to 0.80) | 0.40 (0.40 to 0.40) | 1 | 1 |")
 
 
 def test_scenes_that_share_a_person_make_the_interval_wider_than_as_many_people():
