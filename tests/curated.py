@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 
+from likeness.config.sections import Curate
 from likeness.core import manifests
 from likeness.core.provenance import SCRIPTS
 
-SETTINGS = {"min_face": 64, "same_person": 0.45, "near_duplicate": 6, "held_out": 0.2, "min_photos": 5}
+SETTINGS = Curate().model_dump()
 
 
 def settings(**changes) -> SimpleNamespace:

@@ -10,6 +10,7 @@ import pytest
 
 import bench_duplicates
 from bench_duplicates import CHANGES, MOMENTS, interval, measured
+from curated import SETTINGS
 from likeness.faces import copies, curation
 from likeness.faces.identity import ALIGNED_SIDE, encode_aligned_face
 from likeness.photos.images import read_photo
@@ -49,9 +50,7 @@ def rows(root, model_files) -> dict[str, dict]:
 
 
 def settings(**more) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{"min_face": 64, "same_person": 0, "near_duplicate": 6, "held_out": 0, "min_photos": 1} | more
-    )
+    return SimpleNamespace(**SETTINGS | {"same_person": 0, "held_out": 0, "min_photos": 1} | more)
 
 
 def curated(*rows: dict, **more) -> dict[str, dict]:

@@ -252,3 +252,20 @@ def test_a_file_that_may_not_be_read_is_a_row_with_a_reason(models, ava, tmp_pat
     place = Workplace(tmp_path, models)
     place.detect([photo])
     assert "cannot be opened" in place.table("faces.tsv")["error"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("photo", "reason", "limit"),
+    [
+        ("blurred.jpg", "blurred", {"min_sharpness": 0.01}),
+        ("too_dark.jpg", "bad_exposure", {"brightness": [0.0, 1.0]}),
+        ("half_a_face.jpg", "occluded", {"min_visible": 0.3}),
+        ("far_away.jpg", "too_small", {"min_face": 10}),
+    ],
+)
+def test_every_limit_is_a_key(table, photo, reason, limit):
+    before, after = (
+        {Path(row["photo"]).name: row["reason"] for row in curation.curate(table, settings(**changes))}
+        for changes in ({}, limit)
+    )
+    assert before[photo] == reason != after[photo]
