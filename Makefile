@@ -28,7 +28,8 @@ PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
 DEVICE := $(shell [ "$$(uname -sm)" = "Linux x86_64" ] && nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 # Jobs and tests call python and snakemake by name, so .venv must be in PATH.
 WITH_VENV := PATH="$$PWD/.venv/bin:$$PATH"
-PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input
+# Quiet unless it fails: the hundreds of lines about packages would hide what the user is to read.
+PIP := .venv/bin/python -m pip install --disable-pip-version-check --no-input --quiet
 
 .PHONY: env demo test test-unit docs test-slurm test-demonstration fault-table check-slurm lint bench-faces bench-duplicates bench-dataset bench-train bench-base \
 	bench-sample bench-choice bench-likeness bench-portraits bench-passes bench-report bench-scale
@@ -134,10 +135,12 @@ bench-scale: env
 		"(Debian, Ubuntu: apt-get install python3-venv; Fedora: dnf install python3; macOS: brew install python)" >&2; exit 1; }
 	rm -f .venv/installed-*
 	[ -x .venv/bin/python ] || "$(PYTHON)" -m venv .venv
-	$(PIP) -r envs/$(DEVICE).txt
-	PYTHONPATH=envs/pep667 $(PIP) --no-deps --no-build-isolation -r envs/unbundled.txt
+	@echo "installing the packages of envs/$(DEVICE).txt into .venv (3 minutes)"
+	@$(PIP) -r envs/$(DEVICE).txt
+	@PYTHONPATH=envs/pep667 $(PIP) --no-deps --no-build-isolation -r envs/unbundled.txt
 	touch $@
 
 .venv/installed-test: .venv/installed-$(DEVICE) envs/test.txt
-	$(PIP) -r envs/test.txt
+	@echo "installing the packages of envs/test.txt into .venv"
+	@$(PIP) -r envs/test.txt
 	touch $@
