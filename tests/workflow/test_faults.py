@@ -57,9 +57,9 @@ def untrained(project, undisturbed):
 
 
 def test_trainer_killed_at_random_steps(project, undisturbed):
-    """SIGKILL, six times, each at a random moment of some epoch."""
+    """SIGKILL, three times, each at a random moment of some epoch."""
     moments = random.Random(7)
-    for _ in range(6):
+    for _ in range(3):
         snakemake, process = begun(project)
         time.sleep(moments.uniform(0, 0.6))
         process.kill()

@@ -61,9 +61,9 @@ def train_until_killed(folder: Path, base: dict, kill_at: int, settings: dict) -
 @pytest.mark.parametrize(
     ("kills", "changes"),
     [
-        (10, {"precision": "fp16", "train_text_encoder": True, "ema_decay": 0.9, "dropout": 0.1}),
+        (5, {"precision": "fp16", "train_text_encoder": True, "ema_decay": 0.9, "dropout": 0.1}),
         (
-            5,
+            3,
             {
                 **{"optimizer": "Prodigy", "learning_rate": 1.0, "flip_aug": True, "shuffle_caption": True},
                 **{"noise_offset": 0.1, "preserve_class": 2.0, "masked_loss": True, "masked_prior": 1.0},
