@@ -93,6 +93,15 @@ def number(key: str, value: Any) -> float:
     return found
 
 
+def named_arguments(key: str, written: Any) -> dict[str, str]:
+    """Arguments name=value in a list or a text, by name. Raises LikenessError for anything else."""
+    if not isinstance(written, str | list | None):
+        raise LikenessError(f"{key}: found {quote(written)}; expected a list of name=value")
+    texts = written.split() if isinstance(written, str) else map(str, written or ())
+    pairs = (text.replace('"', "").partition("=") for text in texts)  # the GUI removes quotes, too
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
+
+
 def has_effect(value: Any, without_effect: tuple[Any, ...]) -> bool:
     value = plain(value)
     return bool(value) and value not in ("None", *without_effect) and not (isinstance(value, str) and not value.strip())

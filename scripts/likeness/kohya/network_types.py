@@ -1,10 +1,9 @@
 """Kohya's networks as ours: the module and its arguments, ranks and alphas."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from likeness.core.section import quote
-from likeness.kohya.conversion import Conversion, is_empty, is_on, number, plain
+from likeness.kohya.conversion import Conversion, is_empty, is_on, named_arguments, number, plain
 
 LYCORIS = "lycoris.kohya"
 MODULES = {"networks.lora": "lora", "networks.loha": "loha", "networks.lokr": "lokr"}
@@ -37,13 +36,6 @@ GUI_ARGUMENTS = {
 PRESETS = {"attn-mlp": "all", "attn-only": "attention"}
 
 
-def network_arguments(written: Any) -> dict[str, Any]:
-    """network_args, a list or a text of name=value, by name."""
-    texts = written.split() if isinstance(written, str) else [str(text) for text in written or ()]
-    pairs = (text.partition("=") for text in texts)
-    return {name: plain(value.strip("\"'")) for name, _, value in pairs if name}
-
-
 def network_of_gui(gui: dict[str, Any]) -> dict[str, Any]:
     """The GUI's LoRA_type and its arguments as it hands them to sd-scripts. They are taken out of `gui`, and with them
     those that the GUI does not hand over."""
@@ -59,10 +51,10 @@ def network_of_gui(gui: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert_network(conversion: Conversion) -> None:
-    module = conversion.take("network_module")
+    module = str(conversion.take("network_module"))
     written = conversion.take("network_args")
-    arguments = dict(written) if isinstance(written, Mapping) else network_arguments(written)
-    arguments = {key: value for key, value in arguments.items() if not is_empty(value)}
+    arguments = written if isinstance(written, dict) else named_arguments("network_args", written)
+    arguments = {key: plain(value) for key, value in arguments.items() if not is_empty(value)}
     algorithm = str(arguments.pop("algo", "lora" if module == LYCORIS else ""))
     kind = MODULES.get(module) or (ALGORITHMS.get(algorithm) if module == LYCORIS else None)
     if kind is None:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from likeness.config.checks import checked_config
+from likeness.config.sections import Config
 from likeness.core.errors import LikenessError
 from likeness.kohya.concepts import of_regularisation, subjects_of
-from likeness.kohya.conversion import Conversion
+from likeness.kohya.conversion import SECTIONS, Conversion
 from likeness.kohya.mapping import PLACES
 from likeness.kohya.network_types import convert_network
 from likeness.kohya.optimisation import convert_length, convert_optimizer, convert_rates
@@ -36,7 +37,6 @@ TO_WRITE = {
     "trigger": "the rare word in the captions that calls the person",
     "class_noun": "what the base model calls such a person: woman, man, person",
 }
-ORDER = ("base_model", "vae", "prediction_type", "clip_skip", "resolution", "buckets", "subjects", "runs")
 
 
 class NewConfig(NamedTuple):
@@ -129,11 +129,10 @@ def _same_trigger(subjects: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Values by path as sections, in the order of docs/config.md."""
-    nested: dict[str, Any] = {key: flat[key] for key in ORDER if key in flat}
-    for path, value in flat.items():
-        section, _, key = path.rpartition(".")
-        if section:
-            nested.setdefault(section, {})[key] = value
+    nested = {key: flat[key] for key in Config.model_fields if key in flat}
+    for section in ("train", "sample"):
+        keys = [key for key in SECTIONS[section].model_fields if f"{section}.{key}" in flat]
+        nested[section] = {key: flat[f"{section}.{key}"] for key in keys}
     return nested
 
 

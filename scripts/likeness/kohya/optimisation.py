@@ -7,7 +7,7 @@ from typing import Any
 
 from likeness.core.section import quote
 from likeness.kohya.concepts import Concept, photo_count
-from likeness.kohya.conversion import Conversion, number, plain
+from likeness.kohya.conversion import Conversion, named_arguments, number, plain
 from likeness.training.optimizer_table import OPTIMIZERS, has_relative_step
 from likeness.training.settings import Train
 
@@ -32,7 +32,8 @@ def convert_optimizer(conversion: Conversion) -> None:
     name, difference = LIKE_OURS.get(written.lower(), (BY_LOWER_CASE.get(written.lower()), ""))
     if difference:
         conversion.inexact.append(f"optimizer {written}: train.optimizer: {name} is written; {difference}")
-    arguments = optimizer_arguments(conversion.take("optimizer_args"))
+    written_arguments = named_arguments("optimizer_args", conversion.take("optimizer_args"))
+    arguments = {key: _python_value(value) for key, value in written_arguments.items()}
     if name is None:
         conversion.inexact.append(f"optimizer {written} is not one of this workflow; train.optimizer: AdamW is written")
         conversion.config["train.optimizer"] = "AdamW"
@@ -52,14 +53,8 @@ def convert_optimizer(conversion: Conversion) -> None:
         conversion.put("train.optimizer_args", kept, "optimizer_args")
 
 
-def optimizer_arguments(written: Any) -> dict[str, Any]:
-    """optimizer_args, a list or a text of name=value, by name. sd-scripts reads the values as Python."""
-    texts = written.replace('"', "").split() if isinstance(written, str) else [str(text) for text in written or ()]
-    pairs = (text.partition("=") for text in texts)
-    return {name.strip(): _python_value(value) for name, _, value in pairs if name}
-
-
 def _python_value(text: str) -> Any:
+    """The value of an argument. sd-scripts reads it as Python."""
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -107,7 +102,9 @@ def convert_length(conversion: Conversion, concepts: Sequence[Concept], has_regu
             f"{epochs:g} epochs of {repeats} repeats have fewer steps than kohya's, because held-out and dropped "
             "photos are not trained on"
         )
-        batch = conversion.config["train.batch_size"] * conversion.config["train.gradient_accumulation_steps"]
+        batch = math.prod(
+            conversion.config.get(f"train.{key}", 1) for key in ("batch_size", "gradient_accumulation_steps")
+        )
         shown = min(map(photo_count, concepts)) * repeats * (2 if has_regularisation else 1)
         steps = math.ceil(shown * epochs / batch)
     else:

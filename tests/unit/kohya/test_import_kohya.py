@@ -142,6 +142,14 @@ def test_a_json_of_the_gui_is_a_whole_configuration(kohya):
     assert "sample_prompts 'a dog': does not name a subject" in said and "flux1_t5xxl and" in said
 
 
+def test_what_the_checks_refuse_is_said_and_written_as_it_was(kohya):
+    (kohya / "mia.json").write_text(json.dumps(GUI | {"optimizer": "Prodigy", "optimizer_args": "", "vae": "D:/a.pt"}))
+    raw, said = imported("mia.json")
+    assert raw["train"]["learning_rate"] == 1e-4 and raw["vae"] == "D:/a.pt"
+    assert "learning_rate: 0.0001 with Prodigy, which finds the step size itself" in said
+    assert "subjects.ohwx_woman.consent: missing" in said
+
+
 def test_a_toml_of_sd_scripts_is_a_whole_configuration(kohya):
     (kohya / "mia.toml").write_text(SD_SCRIPTS)
     config = checked(imported("mia.toml", "--consent", "self")[0], kohya)
@@ -221,6 +229,7 @@ def test_subsets_that_share_no_settings_are_refused(kohya):
             '{"train_data_dir": "mia/img", "network_dim": "many"}',
             "network_dim: found 'many'; expected a number",
         ),
+        ("a.json", '{"train_data_dir": "mia/img", "optimizer_args": 5}', "optimizer_args: found 5; expected a list of"),
         ("a.json", '{"additional_parameters": "--a \'"}', "additional_parameters: no closing quotation"),
         ("a.toml", 'a = 1\nb = "', "a.toml: unterminated string (at end of document)"),
         ("a.toml", "a = 1\nb = = 2\n", "a.toml: invalid value (at line 2, column 5)"),
