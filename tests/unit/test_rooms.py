@@ -21,6 +21,7 @@ ARROWS = {
     "choosing": {"core", "models", "faces", "drawing"},
     "portraits": {"core", "photos", "models", "faces", "drawing", "choosing"},
     "config": {"core", "photos", "models", "captions", "training"},
+    "kohya": {"core", "photos", "captions", "training", "config"},
     "report": {"core", "photos", "faces", "captions", "training", "drawing", "choosing"},
 }
 

@@ -18,7 +18,8 @@ RULES = {
     for file in sorted((ROOT / "rules").glob("*.smk"))
     for name, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n|\n)+)", file.read_text(), re.M)
 }
-PROGRAMS = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+BY_HAND = {"import_kohya"}  # a person starts them, no rule
+PROGRAMS = sorted({path.stem for path in SCRIPTS.glob("*.py")} - BY_HAND)
 
 
 def listed(rule: str) -> set[str]:
@@ -109,6 +110,13 @@ for program in SCRIPTS.glob("*.py"):
     )
     files = [file for file in done.stdout.splitlines() if file.endswith(".py")]
     assert str(SCRIPTS / "likeness/core/cli.py") in files and len(files) == len(set(files))
+
+
+@pytest.mark.parametrize("program", sorted(BY_HAND))
+def test_a_program_that_a_person_starts_is_no_rules_and_says_how(program):
+    done = subprocess.run([sys.executable, SCRIPTS / f"{program}.py", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and f"usage: {program}.py" in done.stdout
+    assert not [name for name, body in RULES.items() if f"{program}.py" in body]
 
 
 def test_only_the_workflow_reads_the_configurations_room():

@@ -1,1 +1,1 @@
-"""config.yaml: its keys and values, and the messages for mistakes. Only the Snakefile imports this package."""
+"""config.yaml: its keys and values, and the messages for mistakes. Only the Snakefile and the room kohya import it."""

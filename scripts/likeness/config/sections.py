@@ -1,7 +1,7 @@
 """The sections of config.yaml and their keys. Unknown keys are errors.
 
-Only the Snakefile imports this package. Scripts get the canonical JSON of the sections that their rule lists, so that a
-new key here reruns nothing.
+Only the Snakefile and import_kohya.py import this package. Scripts of rules get the canonical JSON of the sections that
+their rule lists, so that a new key here reruns nothing.
 """
 
 import unicodedata

@@ -48,7 +48,7 @@ def file_content(file: Path) -> Any:
     possible with the line, if the file cannot be read, or has a key twice."""
     if file.is_fifo():  # a pipe can be read only once, or waits for ever
         raise LikenessError(f"{file}: is no file; write the configuration into one")
-    text = _text(file)
+    text = file_text(file)
     try:
         return json.loads(text, object_pairs_hook=_once)
     except RecursionError:
@@ -59,7 +59,8 @@ def file_content(file: Path) -> Any:
         raise LikenessError(f"{file}: {error}") from None
 
 
-def _text(file: Path) -> str:
+def file_text(file: Path) -> str:
+    """The text of a file. Raises LikenessError with the line if it is not UTF-8."""
     data = file.read_bytes()
     try:
         return data.decode("utf-8-sig")
