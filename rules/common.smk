@@ -151,7 +151,6 @@ def settings(*names):
         if "run" in wildcards.keys():
             known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
             known |= installation(wildcards.run)
-            known["by_hand"] = known["subject"]["choices_by_hand"].get(wildcards.run)
             known["keep"] = {
                 "scene": {
                     name: scene["keep"]
@@ -161,6 +160,8 @@ def settings(*names):
                     name: place["keep"] for name, place in config["places"].items()
                 },
             }
+        if {"subject", "run"} <= set(wildcards.keys()):
+            known["by_hand"] = known["subject"]["choices_by_hand"].get(wildcards.run)
         if "scene" in wildcards.keys():
             scene = config["portraits"]["scenes"][wildcards.scene]
             known |= {

@@ -40,7 +40,10 @@ CONFIG = {
     "crop": Crop().model_dump(),
     "upscale": Upscale().model_dump(),
     "caption": Caption().model_dump(),
-    "subject": {"trigger": "ohwx", "class_noun": "woman", "reference": []},
+    "subject": {
+        **{"trigger": "ohwx", "class_noun": "woman", "reference": []},
+        **{"photos_by_hand": {}, "captions_by_hand": {}},
+    },
     "train": {
         **{"max_train_steps": 2000, "epochs": 10, "repeats": None},
         **{"batch_size": 2, "gradient_accumulation_steps": 1},

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from likeness.config.sections import Curate
 from likeness.core import manifests
 from likeness.core.errors import LikenessError
 from likeness.photos.file_kinds import checked_photos, photo_files, unreadable_entries
@@ -260,8 +261,9 @@ def detect(root: Path, models: Path, photos: Path, work: Path) -> subprocess.Com
 
 
 def curate(root: Path, work: Path) -> subprocess.CompletedProcess:
-    settings = {"min_face": 40, "same_person": 0.45, "near_duplicate": 6, "held_out": 0.2, "min_photos": 5}
-    config = json.dumps({"curate": settings, "subject": {"reference": []}})
+    config = json.dumps(
+        {"curate": Curate(min_face=40).model_dump(), "subject": {"reference": [], "photos_by_hand": {}}}
+    )
     tables = ["--faces", work / "faces.tsv", "--photos", work / "photos.tsv"]
     return run_script(root, "curate_photos", "--config", config, *tables)
 
