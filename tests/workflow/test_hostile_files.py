@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from likeness.config.sections import Curate
 from likeness.core import manifests
 from likeness.core.errors import LikenessError
+from likeness.photos import decoding  # noqa: F401 - lets Pillow write HEIF
 from likeness.photos.file_kinds import checked_photos, photo_files, unreadable_entries
 from likeness.photos.srgb import ORIENTATION
 from project import Project
