@@ -56,12 +56,13 @@ onstart:
 
 
 onsuccess:
-    say_at_the_end()
+    say_at_the_end({})
 
 
 onerror:
-    write_partial_index()
-    say_at_the_end()
+    errors = errors_of_runs()
+    write_partial_index(errors)
+    say_at_the_end(errors)
 
 
 localrules:

@@ -115,6 +115,14 @@ wildcard_constraints:
 # Keys of a scene or place on which no drawn pixel depends.
 NOT_DRAWN = ("keep", "consent", "pictures", "faces")
 
+# How many pictures of each scene and place are shown first.
+KEPT = {
+    "scene": {
+        name: scene["keep"] for name, scene in config["portraits"]["scenes"].items()
+    },
+    "place": {name: place["keep"] for name, place in config["places"].items()},
+}
+
 # Bytes. Longer settings (hundreds of prompts, or a few very long ones) are passed in a file.
 LONGEST_IN_COMMAND = 50_000
 
@@ -135,8 +143,9 @@ def settings(*names):
     """A function of the wildcards that gives canonical JSON of only the keys in `names` ("train", "train.rank",
     "subject").
 
-    A rule with a {base} wildcard gets the keys of that base model. A rule has one text with all its settings, because Snakemake compares params as a set of values. If rank and
-    alpha swap their values, it would see no change. If the rule has a {run} wildcard, the run's overrides apply.
+    A rule has one text with all its settings, because Snakemake compares params as a set of values. If rank and alpha
+    swap their values, it would see no change. If the rule has a {run} wildcard, the run's overrides apply. A rule with
+    a {base} wildcard gets the keys of that base model.
     """
 
     def text(wildcards):
@@ -150,16 +159,7 @@ def settings(*names):
             known |= {"subject": subject, "subject_name": wildcards.subject}
         if "run" in wildcards.keys():
             known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
-            known |= installation(wildcards.run)
-            known["keep"] = {
-                "scene": {
-                    name: scene["keep"]
-                    for name, scene in config["portraits"]["scenes"].items()
-                },
-                "place": {
-                    name: place["keep"] for name, place in config["places"].items()
-                },
-            }
+            known |= installation(wildcards.run) | {"keep": KEPT}
         if {"subject", "run"} <= set(wildcards.keys()):
             known["by_hand"] = known["subject"]["choices_by_hand"].get(wildcards.run)
         if "scene" in wildcards.keys():
@@ -304,61 +304,54 @@ def contents(script, *sources):
 
 
 STARTED = time.time()
+RUNS = [(subject, run) for subject in config["subjects"] for run in config["runs"]]
 
 
-def say_at_the_end():
-    """Print, below everything that Snakemake prints, what became of the runs of this call. A module says nothing."""
+def say_at_the_end(errors):
+    """Print, below everything that Snakemake prints, what became of the runs of this call. `errors` are those of
+    errors_of_runs. A module says nothing."""
     if IS_MODULE:
         return
-    results = [
-        run_result(subject, run)
-        for subject in config["subjects"]
-        for run in config["runs"]
-    ]
+    results = []
+    for subject, run in RUNS:
+        folder = Path("results", subject, run)
+        page = folder / "report.html"
+        finished = page.is_file() and page.stat().st_mtime >= STARTED
+        error = errors.get((subject, run), "")
+        results.append(RunResult(subject, run, folder / "best", finished, error))
     lines = closing_lines(results, time.time() - STARTED)
     atexit.register(lambda: print(*lines, sep="\n", file=sys.stderr, flush=True))
 
 
-def run_result(subject, run):
-    """What became of one run in this call."""
-    folder = Path("results", subject, run)
-    made = folder / "report.html"
-    return RunResult(
-        subject,
-        run,
-        folder / "best",
-        finished=made.is_file() and made.stat().st_mtime >= STARTED,
-        error=error_of(subject, run),
-    )
+def errors_of_runs():
+    """{(subject, run): the error of the run in this call, or of what it needs; "" where there is none}."""
+    errors = {}
+    for subject, run in RUNS:
+        folders = (
+            Path("results/logs"),
+            Path("results/logs", subject),
+            Path("results/logs", subject, run),
+        )
+        logs = [log for folder in folders for log in folder.glob("*.log")]
+        errors[subject, run] = last_error(logs, since=STARTED)
+    return errors
 
 
-def error_of(subject, run):
-    """The error of a run in this call, or of what it needs; "" where there is none."""
-    folders = (
-        "results/logs",
-        f"results/logs/{subject}",
-        f"results/logs/{subject}/{run}",
-    )
-    logs = [log for folder in folders for log in Path(folder).glob("*.log")]
-    return last_error(logs, since=STARTED)
-
-
-def write_partial_index():
-    """After a failed job, write results/index.html with the finished runs, and with the error of each other run.
+def write_partial_index(errors):
+    """After a failed job, write results/index.html with the finished runs, and with the error of each other run
+    (`errors`, those of errors_of_runs).
 
     The page is dated before the choices that it shows, and the record of an earlier page is removed, so that the next
     call of Snakemake writes it again.
     """
-    runs = [(subject, run) for subject in config["subjects"] for run in config["runs"]]
     best = {
-        (subject, run): Path(f"results/{subject}/{run}/best") for subject, run in runs
+        (subject, run): Path(f"results/{subject}/{run}/best") for subject, run in RUNS
     }
-    finished = [key for key in runs if (best[key] / "choice.json").is_file()]
+    finished = [key for key in RUNS if (best[key] / "choice.json").is_file()]
     if IS_MODULE or not finished:
         return
     unfinished = {}
-    for subject, run in runs:
-        why = error_of(subject, run)
+    for (subject, run), why in errors.items():
         if why or (subject, run) not in finished:  # a choice may be there from before
             unfinished.setdefault(subject, {})[run] = why
     page = Path("results/index.html")

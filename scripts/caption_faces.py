@@ -69,11 +69,12 @@ def main() -> None:
     make_caption = from_template if backend == "template" else from_model
     rows, texts = [], {}
     for row in cli.progress(table, desc="caption", unit="photo"):
-        name, own = f"{Path(row['image']).stem}.txt", own_texts.get(Path(row["photo"]))
-        decided = by_hand.get(Path(row["photo"]).name)
+        name, photo = f"{Path(row['image']).stem}.txt", Path(row["photo"])
+        decided = by_hand.get(photo.name)
+        own = None if decided else own_texts.get(photo)
         text = decided or (caption_files.user_caption(own) if own else make_caption(row))
         count = caption_length.token_count(text, tokenizer, min(args.config.token_lengths))
-        file, photos = (own.name, photos_of[own]) if own and not decided else (name, [row["photo"]])
+        file, photos = (own.name, photos_of[own]) if own else (name, [row["photo"]])
         # The caption of a held-out photo has no effect on the training.
         warnings = wording.warnings(file, text, trigger, count, photos) if row["fate"] == "train" else []
         detail = " ".join(warnings)

@@ -1,5 +1,6 @@
 """Copying the chosen LoRA to where other programs look for it, without touching a file that is not ours."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,8 +32,9 @@ def install(files: Mapping[str, Path], folder: Path, project: str) -> list[dict[
         if name in changed:
             sha256, detail = file_sha256(folder / name), "was changed since it was installed, so it stays"
         else:
-            write_atomic(folder / name, source.read_bytes())
-            sha256, detail = file_sha256(folder / name), ""
+            data = source.read_bytes()
+            write_atomic(folder / name, data)
+            sha256, detail = hashlib.sha256(data).hexdigest(), ""
             record[name] = {"sha256": sha256, "project": project}
         rows.append({"file": str(folder / name), "sha256": sha256, "detail": detail})
     write_atomic(folder / RECORD, canonical(record) + "\n")

@@ -8,9 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from likeness.config.bases import (
     all_bases,
@@ -23,7 +21,7 @@ from likeness.config.bases import (
     without_model,
 )
 from likeness.config.decisions import checked_decisions, decisions_file
-from likeness.config.mistakes import hint, key_path, sentence
+from likeness.config.mistakes import hint, key_path, validated
 from likeness.config.paths import found_below, is_file, photo_folder
 from likeness.config.portrait_checks import checked_places, problems_of_scenes
 from likeness.config.portrait_sections import Place, Scene, default_scenes
@@ -37,8 +35,6 @@ from likeness.models.prompts import drawn_words
 from likeness.photos.file_kinds import checked_photos, matching_name, photo_files
 from likeness.training.optimizer_table import endless_warm_up
 from likeness.training.settings import Train
-
-AnySection = TypeVar("AnySection", bound=Section)
 
 MAX_TEXT = 20_000  # letters; a prompt of 2,000 words has fewer
 MAX_LINES = 50  # of mistakes in one message: a screen
@@ -60,7 +56,7 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
         raw = raw | {"subjects": _subjects_of_table(table, roots)}
     if unusable := [*_unusable_texts(raw, ()), *_without_name(raw.get("subjects"))]:
         raise _error(unusable)
-    problems, config = _validated(Config, raw, ())
+    problems, config = validated(Config, raw, (), _keys())
     if config is None:
         raise _error(problems)
     runs, of_runs = _runs(config, roots)
@@ -165,7 +161,8 @@ def _runs(config: Config, roots: Iterable[Path]) -> tuple[dict[str, dict[str, An
                 continue
             values = getattr(run, section)
             merged = without_model(getattr(config, section).model_dump(exclude_unset=True), values)
-            more, sections[section] = _validated(model, merged | model.without_empty(values), ("runs", name, section))
+            whole, where = merged | model.without_empty(values), ("runs", name, section)
+            more, sections[section] = validated(model, whole, where, _keys())
             problems += more
             runs[name][section] = _filled_in(value) if (value := sections[section]) else {}
         if sample := sections["sample"]:
@@ -352,20 +349,7 @@ def _filled_in(section: Section) -> dict[str, Any]:
     return (section.filled_in() if isinstance(section, Train) else section).model_dump()
 
 
-def _validated(
-    model: type[AnySection], raw: dict[str, Any], where: tuple[str, ...]
-) -> tuple[list[str], AnySection | None]:
-    """The problems of a section, and the section if it has none."""
-    try:
-        return [], model.model_validate(raw)
-    except ValidationError as error:
-        mistakes = error.errors()
-        # The value of an unknown key does not matter.
-        unknown = {mistake["loc"][:-1] for mistake in mistakes if mistake["loc"][-1:] == ("[key]",)}
-        keys = _keys()
-        return [sentence(mistake, where, keys) for mistake in mistakes if mistake["loc"] not in unknown], None
-
-
+@cache
 def _keys() -> dict[str, list[str]]:
     """The keys of each place of the configuration."""
     places: dict[str, type[Section]] = {

@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from likeness.config.mistakes import hint, sentence
+from likeness.config.mistakes import hint, validated
 from likeness.config.paths import found_below
 from likeness.config.portrait_sections import Face, Name
 from likeness.config.yaml_file import file_content
@@ -24,6 +24,11 @@ def _listed(written: Any) -> Any:
     return written if isinstance(written, list) else [written]
 
 
+def _as_tuple(written: Any) -> Any:
+    """YAML has no tuples."""
+    return tuple(written) if isinstance(written, list) else written
+
+
 class PhotoDecision(Section):
     use: Literal["drop", "train", "heldout"] | None = None
     """drop: leave the photo out. train: train on it. heldout: judge with it, and never train on it. Empty: the program
@@ -33,21 +38,13 @@ class PhotoDecision(Section):
     face: Face | None = None
     """The subject's face: largest, a number counted from the left, or a point [x, y] in px on it. Empty: the face that
     is most like the subject."""
-    crop: tuple[Number, Number, CropSide] | None = None
+    crop: Annotated[tuple[Number, Number, CropSide] | None, BeforeValidator(_as_tuple)] = None
     """The square to train on: [x, y, side], its middle and its side in px of the upright photo. Empty: the square
     around the face."""
     rotation: Annotated[Number, Field(ge=-180, le=180)] | None = None
     """How far the square is turned clockwise, in degrees. Empty: as the face is."""
     caption: Prompt | None = None
     """The caption. It comes before that of a .txt file beside the photo."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def crop_as_tuple(cls, written: Any) -> Any:
-        """YAML has no tuples."""
-        if isinstance(written, Mapping) and isinstance(crop := written.get("crop"), list):
-            return {**written, "crop": tuple(crop)}
-        return written
 
     @model_validator(mode="after")
     def decided_once(self) -> Self:
@@ -72,8 +69,11 @@ class Decisions(Section):
     """By the run's name: the choice by hand."""
 
 
-# By the names of the places in mistakes.py.
-SECTIONS: dict[str, type[Section]] = {"": Decisions, "photos": PhotoDecision, "runs.{name}": RunDecision}
+# The keys of each place, by the names of mistakes.py.
+KEYS = {
+    place: list(section.model_fields)
+    for place, section in (("", Decisions), ("photos", PhotoDecision), ("runs.{name}", RunDecision))
+}
 
 
 def decisions_file(written: str | None, folder: Path, roots: Iterable[Path]) -> Path | None:
@@ -96,10 +96,13 @@ def checked_decisions(
     `photos` are the names of the files in the subject's folder. A name that differs in case or Unicode form is taken as
     theirs. Raises LikenessError with a line for every mistake.
     """
-    decisions = Decisions() if file is None else _validated(file)
-    of_photos, problems = _by_photo(decisions.photos, photos)
-    problems += _problems_of_runs(decisions.runs, runs)
-    if problems:
+    content = file_content(file) if file else None
+    problems, decisions = validated(Decisions, {} if content is None else content, (), KEYS)
+    of_photos: dict[str, PhotoDecision] = {}
+    if decisions:
+        of_photos, problems = _by_photo(decisions.photos, photos)
+        problems += _problems_of_runs(decisions.runs, runs)
+    if decisions is None or problems:
         raise LikenessError("\n  ".join(f"{file}: {problem}" for problem in problems))
     nothing = _without_caption(PhotoDecision())
     by_hand = {name: _without_caption(decision) for name, decision in of_photos.items()}
@@ -108,16 +111,6 @@ def checked_decisions(
         "captions_by_hand": {name: each.caption for name, each in of_photos.items() if each.caption},
         "choices_by_hand": {name: choice.model_dump() for name, choice in decisions.runs.items()},
     }
-
-
-def _validated(file: Path) -> Decisions:
-    content = file_content(file)
-    try:
-        return Decisions.model_validate({} if content is None else content)
-    except ValidationError as error:
-        keys = {place: list(section.model_fields) for place, section in SECTIONS.items()}
-        mistakes = (sentence(mistake, (), keys) for mistake in error.errors())
-        raise LikenessError("\n  ".join(f"{file}: {mistake}" for mistake in mistakes)) from None
 
 
 def _without_caption(decision: PhotoDecision) -> dict[str, Any]:

@@ -4,9 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
-from likeness.core.section import quote
+from pydantic import ValidationError
+
+from likeness.core.section import Section, quote
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 # A trigger has no characters that A1111 reads as weights, alternatives or other files, and no comma, which ends a part
@@ -82,6 +86,19 @@ OTHER_NAMES = {
     **dict.fromkeys(("sample_steps", "num_inference_steps"), "sample.steps"),
     **dict.fromkeys(("cfg", "cfg_scale"), "sample.guidance_scale"),
 }
+
+
+def validated(
+    model: type[AnySection], raw: Any, where: tuple[str, ...], keys: Mapping[str, Sequence[str]]
+) -> tuple[list[str], AnySection | None]:
+    """The problems of a section, and the section if it has none. `keys` are as in `sentence`."""
+    try:
+        return [], model.model_validate(raw)
+    except ValidationError as error:
+        mistakes = error.errors()
+        # The value of an unknown key does not matter.
+        unknown = {mistake["loc"][:-1] for mistake in mistakes if mistake["loc"][-1:] == ("[key]",)}
+        return [sentence(mistake, where, keys) for mistake in mistakes if mistake["loc"] not in unknown], None
 
 
 def sentence(error: Mapping[str, Any], where: tuple[str, ...], keys: Mapping[str, Sequence[str]]) -> str:

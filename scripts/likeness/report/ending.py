@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from likeness.choosing.choice import advice, chosen_cell, read_choice
 
@@ -35,22 +35,23 @@ def closing_lines(results: Sequence[RunResult], seconds: float) -> list[str]:
 
 
 def _paragraph(result: RunResult) -> list[str]:
-    choice = read_choice(result.best / "choice.json")
-    use, sure = advice(choice)
+    choice, (use, sure), likeness = _about(result)
     return [
         f"{_name(result)}: {use}. {sure}",
-        f"  likeness {_likeness(result)}, where 0 is a stranger and 1 the person's own photos",
+        f"  likeness {likeness}, where 0 is a stranger and 1 the person's own photos",
         f"  LoRA: {result.best / choice['lora']}",
     ]
 
 
 def _line(result: RunResult) -> str:
+    choice, (use, _), likeness = _about(result)
+    return f"{_name(result)}: {use}; likeness {likeness}; {result.best / choice['lora']}"
+
+
+def _about(result: RunResult) -> tuple[dict[str, Any], tuple[str, str], str]:
+    """The choice of a run, the two sentences about it, and the likeness of the chosen cell."""
     choice = read_choice(result.best / "choice.json")
-    return f"{_name(result)}: {advice(choice)[0]}; likeness {_likeness(result)}; {result.best / choice['lora']}"
-
-
-def _likeness(result: RunResult) -> str:
-    return f"{chosen_cell(read_choice(result.best / 'choice.json'))['identity']:.2f}"
+    return choice, advice(choice), f"{chosen_cell(choice)['identity']:.2f}"
 
 
 def _name(result: RunResult) -> str:
