@@ -1,8 +1,8 @@
 """Write the gallery of a run: a page with its portraits, the best first, and the folder of their previews."""
 
 from likeness.core import cli
-from likeness.core.files import publish_folder, write_atomic
 from likeness.report.gallery import gallery_page
+from likeness.report.page import publish_page
 from likeness.report.thumbnails import thumbnail_cache
 
 
@@ -17,12 +17,8 @@ def main() -> None:
         thumbnails=thumbnails,
         threads=args.threads,
     )
-    publish_folder(args.folder, pictures)
-    write_atomic(args.page, html)
     cli.say(f"pictures: {thumbnails.summary()}")
-    cli.say(
-        f"{args.page}: {len(html) / 1e6:.1f} MB, and {len(pictures)} previews in {args.folder}; open it in a browser"
-    )
+    publish_page(args.page, html, args.folder, pictures, "previews")
 
 
 if __name__ == "__main__":

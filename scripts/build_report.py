@@ -1,7 +1,7 @@
 """Write the report of a run: the page with the choice, the grid and the evidence, and the folder of its samples."""
 
 from likeness.core import cli
-from likeness.core.files import publish_folder, write_atomic
+from likeness.report.page import publish_page
 from likeness.report.run_page import report_page
 from likeness.report.thumbnails import thumbnail_cache
 
@@ -21,12 +21,8 @@ def main() -> None:
         thumbnails=thumbnails,
         threads=args.threads,
     )
-    publish_folder(args.folder, pictures)
-    write_atomic(args.report, html)
     cli.say(f"pictures: {thumbnails.summary()}")
-    cli.say(
-        f"{args.report}: {len(html) / 1e6:.1f} MB, and {len(pictures)} pictures in {args.folder}; open it in a browser"
-    )
+    publish_page(args.report, html, args.folder, pictures, "pictures")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.core import cli
-from likeness.core.files import keep_only, write_atomic
+from likeness.core.files import keep_only
 from likeness.core.manifests import read_table, write_table
 from likeness.core.provenance import canonical
 from likeness.drawing.infotext import face_pass_pairs, hires_pairs, infotext, with_pairs
@@ -14,7 +14,7 @@ from likeness.models.base_model import load_manifest
 from likeness.photos.images import read_photo
 from likeness.portraits.portrait_tables import DRAWN
 from likeness.portraits.scenes import SceneDrawing, drawn_stages
-from likeness.portraits.studio import Studio, person, picture_row, studio_cache
+from likeness.portraits.studio import Studio, person, studio_cache, written_picture
 
 
 def main() -> None:
@@ -36,16 +36,15 @@ def main() -> None:
             name = f"{number:04d}_s{seed}_{stage.name}.png"
             pixels = read_photo(stage.picture)
             png = marked_png(pixels, _infotext(stage.name, drawing, base, seed))
-            write_atomic(args.folder / name, png)
             rows.append(
-                picture_row(
+                written_picture(
+                    args.folder / name,
                     png,
                     pixels,
                     kind="scene",
                     name=args.config.scene_name,
                     seed=seed,
                     stage=stage.name,
-                    image=f"{args.folder.name}/{name}",
                     prompt=stage.prompt,
                     negative_prompt=scene["negative_prompt"],
                     box=canonical(stage.box) if stage.box else "",

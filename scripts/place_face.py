@@ -6,7 +6,7 @@ from typing import Any
 
 from likeness.core import cli
 from likeness.core.errors import PhotoError
-from likeness.core.files import keep_only, write_atomic
+from likeness.core.files import keep_only
 from likeness.core.manifests import write_table
 from likeness.core.provenance import canonical
 from likeness.drawing.infotext import infotext, inpaint_pairs, lora_tag, with_pairs
@@ -17,7 +17,7 @@ from likeness.photos.images import png_bytes, read_photo
 from likeness.portraits.placed_faces import PlacedFaces, PlacedPerson, placed_faces
 from likeness.portraits.portrait_tables import DRAWN
 from likeness.portraits.scenes import seeds_of
-from likeness.portraits.studio import Person, Studio, person, picture_row, studio_cache
+from likeness.portraits.studio import Person, Studio, person, studio_cache, written_picture
 
 INPUTS = ("pictures*", "no_pictures*", "choices*", "loras*", "crops*", "base", "models", "weights*")
 
@@ -35,30 +35,26 @@ def main() -> None:
     originals, unread = originals_of(studio, args.pictures)
     unread |= {path: "is no file that can be read" for path in args.no_pictures}
     rows: list[dict[str, Any]] = []
-
-    def add(source: Path, stage: str, name: str, png: bytes, picture: Path, **values: Any) -> None:
-        write_atomic(args.folder / name, png)
-        about = {"kind": "place", "name": args.config.place_name, "source": source.name, "stage": stage, **values}
-        about |= {"image": f"{args.folder.name}/{name}", "negative_prompt": place["negative_prompt"]}
-        rows.append(picture_row(png, read_photo(picture), **about))
-
-    numbers = {original: number for number, original in enumerate(originals.values())}
-    sources = {original: path for path, original in originals.items()}
+    about = {"kind": "place", "name": args.config.place_name, "negative_prompt": place["negative_prompt"]}
+    numbers, own_rows = {}, {}
+    for number, (path, original) in enumerate(originals.items()):
+        name, png, pixels = f"{number:04d}_original.png", original.read_bytes(), read_photo(original)
+        numbers[original] = number
+        shown = about | {"source": path.name, "stage": "original"}
+        own_rows[original] = written_picture(args.folder / name, png, pixels, **shown)
     for placed in placed_faces(studio, list(numbers), people, seeds_of(place), args.config.resolution):
-        source, number = sources[placed.original], numbers[placed.original]
-        own = placed.details.get(args.config.subject_name, "")
-        add(
-            source, "original", f"{number:04d}_original.png", placed.original.read_bytes(), placed.original,
-            seed=placed.seed, detail=own,
-        )  # fmt: skip
+        own, seed = own_rows[placed.original], placed.seed
+        detail = placed.details.get(args.config.subject_name, "")
+        rows.append(own | {"seed": seed, "detail": detail})
         if placed.faces:
             pixels = read_photo(placed.picture)
-            prompt, text = described(placed, [p.person for p in people], args.config.subject_name, place, base)
+            size = pixels.shape[1], pixels.shape[0]
+            prompt, text = described(placed, [p.person for p in people], args.config.subject_name, place, base, size)
             face = placed.faces.get(args.config.subject_name)
-            add(
-                source, "face", f"{number:04d}_s{placed.seed}_face.png", marked_png(pixels, text), placed.picture,
-                seed=placed.seed, prompt=prompt, box=canonical(box_of(face)) if face else "", detail=own,
-            )  # fmt: skip
+            shown = about | {"source": own["source"], "stage": "face", "seed": seed, "prompt": prompt, "detail": detail}
+            shown |= {"box": canonical(box_of(face)) if face else ""}
+            name = f"{numbers[placed.original]:04d}_s{seed}_face.png"
+            rows.append(written_picture(args.folder / name, marked_png(pixels, text), pixels, **shown))
     for path, why in sorted(unread.items()):
         rows.append(
             {
@@ -93,15 +89,19 @@ def originals_of(studio: Studio, paths: Sequence[Path]) -> tuple[dict[Path, Path
 
 
 def described(
-    placed: PlacedFaces, people: Sequence[Person], own: str, place: Mapping[str, Any], base: Mapping[str, Any]
+    placed: PlacedFaces,
+    people: Sequence[Person],
+    own: str,
+    place: Mapping[str, Any],
+    base: Mapping[str, Any],
+    size: tuple[int, int],
 ) -> tuple[str, str]:
-    """The prompt of the face of the subject `own`, empty if it was not put in, and the picture's infotext: how A1111
-    redraws this face by inpainting, and what the other faces were drawn from."""
+    """The prompt of the face of the subject `own`, empty if it was not put in, and the infotext of the picture of
+    `size` (width, height): how A1111 redraws this face by inpainting, and what the other faces were drawn from."""
     drawn = [who for who in people if who.name in placed.faces]
     first = next((who for who in drawn if who.name == own), drawn[0])
-    height, width = read_photo(placed.picture).shape[:2]
     prompt = first.prompt(place["prompt"])
-    text = infotext(prompt, placed.seed, (width, height), place, base, first.used_lora(first.weight))
+    text = infotext(prompt, placed.seed, size, place, base, first.used_lora(first.weight))
     others = list(_other_prompts(drawn, first, place))
     return prompt if first.name == own else "", with_pairs(text, inpaint_pairs(place["strength"], others))
 

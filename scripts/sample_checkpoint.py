@@ -1,6 +1,5 @@
 """Draw the samples of one checkpoint: prompts x weights x seeds. Epoch 0 is the base model without the LoRA."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from likeness.core.manifests import write_table
 from likeness.core.provenance import canonical, code_digest, digest
 from likeness.core.tensors import with_metadata
 from likeness.drawing.infotext import UsedLora, infotext, lora_hash
-from likeness.drawing.marking import marked_png
+from likeness.drawing.marking import marked_png, picture_hashes
 from likeness.models.base_model import load_manifest
 from likeness.photos.images import png_bytes, read_photo
 from likeness.training.checkpoints import checkpoint_file
@@ -61,8 +60,7 @@ def main() -> None:
         pixels = read_photo(paths[cell])
         used = UsedLora(lora.stem, cell.weight, hash_of_lora) if lora else None
         pictures[name] = marked_png(pixels, infotext(cell.prompt, cell.seed, size, settings, base, used))
-        sha256 = hashlib.sha256(pictures[name]).hexdigest()
-        content = {"sha256": sha256, "pixels": digest(canonical(pixels.shape), pixels.tobytes())}
+        content = picture_hashes(pictures[name], pixels)
         rows.append({"epoch": epoch, **cell._asdict(), "image": f"{args.folder.name}/{name}", **content})
     publish_folder(args.folder, pictures)
     write_table(args.samples, rows, ["epoch", *sampling.Cell._fields, "image", "sha256", "pixels"])

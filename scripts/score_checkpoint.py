@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 
 from likeness.choosing import scoring
+from likeness.choosing.recognisers import Recognisers, measurement_cache
 from likeness.core import cli
 from likeness.core.devices import claim_gpu, torch_device
 from likeness.core.files import ItemCache
-from likeness.core.manifests import checked_files, read_json, read_table, write_table
-from likeness.core.pinned_models import model_path
-from likeness.core.provenance import canonical, code_digest, file_sha256
+from likeness.core.manifests import checked_files, read_table, write_table
+from likeness.core.provenance import file_sha256
 from likeness.drawing.samples import read_samples
-from likeness.faces.detection import Detector
-from likeness.faces.identity import Judge, Recogniser, decode_embedding, encode_embedding
+from likeness.faces.identity import decode_embedding, encode_embedding
 from likeness.models import clip, pretrained
 from likeness.models.prompts import drawn_words
 from likeness.photos.images import read_photo
@@ -26,18 +25,12 @@ from likeness.photos.images import read_photo
 
 def main() -> None:
     args = cli.arguments(__doc__, "samples*", "crops", "strangers*", "models", "clip*", "cache", "scores")
-    hashes = read_json(model_path(args.models, "models.json"))
-    items = ItemCache(
-        args.cache, code_digest(Path(__file__)), canonical({name: hashes[name] for name in scoring.MODELS})
-    )
-
-    @cache
-    def models() -> tuple[Detector, Recogniser, Judge]:
-        return Detector(args.models), Recogniser(args.models), Judge(args.models)
+    items = measurement_cache(args.cache, args.models, __file__)
+    recognisers = Recognisers(args.models)
 
     def measured(path: Path, content: str) -> scoring.Measurement:
         def item() -> bytes:
-            return scoring.measurement_bytes(scoring.measure(read_photo(path), *models()))
+            return scoring.measurement_bytes(scoring.measure(read_photo(path), *recognisers.all))
 
         return scoring.read_measurement(items.get(item, content))
 

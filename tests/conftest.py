@@ -73,12 +73,9 @@ def ava() -> Path:
 @pytest.fixture(scope="session")
 def small_base(tmp_path_factory, model_files) -> Path:
     """A Stable Diffusion model of the real classes for 64 px pictures, as a diffusers folder."""
-    from small_base import small_pipeline
+    from small_base import saved_small_base
 
-    folder = tmp_path_factory.mktemp("base") / "small"
-    merge_list = model_files / "bpe_simple_vocab_16e6.txt.gz"
-    small_pipeline(merge_list, 64, width=16, text_width=32, seed=1).save_pretrained(folder)
-    return folder
+    return saved_small_base(model_files, tmp_path_factory.mktemp("base") / "small", seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -61,3 +61,10 @@ def small_pipeline(merge_list: Path, resolution: int, width: int = 32, text_widt
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def saved_small_base(model_files: Path, folder: Path, seed: int) -> Path:
+    """A small model for 64 px pictures, saved as a diffusers folder. Another seed gives other weights."""
+    merge_list = model_files / "bpe_simple_vocab_16e6.txt.gz"
+    small_pipeline(merge_list, 64, width=16, text_width=32, seed=seed).save_pretrained(folder)
+    return folder

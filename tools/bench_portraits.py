@@ -20,11 +20,9 @@ mean identity after the face pass, at the strength that SFace finds better, as a
 """
 
 import argparse
-import itertools
 import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,14 +34,13 @@ from tqdm import tqdm
 from bench_base import ROOT, run_workflow
 from bench_faces import hardware
 from full_body_scenes import SCENES, WOMEN, scene
+from likeness.choosing.recognisers import Recognisers, measurement_cache
 from likeness.choosing.scores import read_scores
 from likeness.config.sections import Sample
 from likeness.core.errors import LikenessError
 from likeness.core.manifests import checked_files, read_table
 from likeness.core.provenance import canonical
-from likeness.faces.detection import Detector
 from likeness.faces.faces_of_picture import box_of, face_at
-from likeness.faces.identity import Judge, Recogniser
 from likeness.models.base_model import load_manifest
 from likeness.photos.images import png_bytes, read_photo
 from likeness.portraits import portrait_scores
@@ -180,27 +177,17 @@ def row_of(picture: Path, source: str, seed: int, stage: str, box: str = "") -> 
 def measurements(demonstration: Demonstration, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The drawn rows with both identities: of the same face in all stages of a scene, and 0 where it is not found."""
     results, models = demonstration.results, demonstration.results / "models"
-    args = Namespace(cache=results.parent / ".cache/measured", models=models, weights=[])
-    items = studio_cache(args, str(ROOT / "scripts/score_portraits.py"))
+    items = measurement_cache(results.parent / ".cache/measured", models, str(ROOT / "scripts/score_portraits.py"))
+    recognisers = Recognisers(models)
 
-    @cache
-    def recognisers() -> tuple[Detector, Recogniser, Judge]:
-        return Detector(models), Recogniser(models), Judge(models)
-
-    def faces(path: Path) -> list[portrait_scores.MeasuredFace]:
-        compute = lambda: portrait_scores.faces_bytes(read_photo(path), *recognisers())  # noqa: E731
-        return portrait_scores.read_faces(items.get(compute, path.read_bytes()))
+    def faces(path: Path, content: str) -> list[portrait_scores.MeasuredFace]:
+        item = items.get(lambda: portrait_scores.faces_bytes(read_photo(path), *recognisers.all), content)
+        return portrait_scores.read_faces(item)
 
     crops = read_table(results / "ava/crops.tsv")
-    files = checked_files(results / "ava", crops["crop"], crops["sha256"], "crop_faces")
-    photos = {
-        fate: [face for path in itertools.compress(files, crops["fate"] == fate) for face in faces(Path(path))[:1]]
-        for fate in ("train", "heldout")
-    }
-    ava = portrait_scores.Person(
-        *photos.values(), *portrait_scores.scales(read_scores(demonstration.run / "scores.tsv"))
-    )
-    found = [faces(Path(row["image"])) for row in tqdm(rows, desc="measured", unit="picture")]
+    crops["image"] = checked_files(results / "ava", crops["crop"], crops["sha256"], "crop_faces")
+    ava = portrait_scores.measured_person(crops, faces, read_scores(demonstration.run / "scores.tsv"))
+    found = [faces(Path(row["image"]), row["pixels"]) for row in tqdm(rows, desc="measured", unit="picture")]
     keep = {"scene": {"body": 1}}
     # Nothing is ranked here, so the similarity of copies has no limit.
     table = pd.DataFrame(portrait_scores.portrait_rows(pd.DataFrame(rows), found, ava, keep, copy_limit=np.inf))

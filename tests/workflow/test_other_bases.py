@@ -9,7 +9,7 @@ import pytest
 
 from infotext_reader import parameters, text_chunks
 from project import CONFIG, Project
-from small_base import small_pipeline
+from small_base import saved_small_base
 
 CELLS = 4  # pictures of one epoch: 2 weights x (1 prompt + the untrained one) x 1 seed; the base model has 2
 DRAWN = 2 * CELLS + 2  # of a run: two epochs and the base model
@@ -20,10 +20,7 @@ SAMPLE = CONFIG["sample"]
 @pytest.fixture(scope="session")
 def finetune(tmp_path_factory, model_files) -> Path:
     """A diffusers folder with the sizes of the small base model and other weights."""
-    folder = tmp_path_factory.mktemp("base") / "finetune"
-    merge_list = model_files / "bpe_simple_vocab_16e6.txt.gz"
-    small_pipeline(merge_list, 64, width=16, text_width=32, seed=2).save_pretrained(folder)
-    return folder
+    return saved_small_base(model_files, tmp_path_factory.mktemp("base") / "finetune", seed=2)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Metadata that marks pictures as generated: IPTC's DigitalSourceType in XMP; and A1111's infotext."""
 
+import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from likeness.core.provenance import canonical, digest
 
 # https://cv.iptc.org/newscodes/digitalsourcetype/ ; the value is a URI. It begins with http, but nobody fetches it.
 TRAINED_ALGORITHMIC_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -18,6 +21,12 @@ XMP = (
     f"<Iptc4xmpExt:DigitalSourceType>{TRAINED_ALGORITHMIC_MEDIA}</Iptc4xmpExt:DigitalSourceType>"
     '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
 )
+
+
+def picture_hashes(png: bytes, pixels: np.ndarray) -> dict[str, str]:
+    """`sha256` of a picture's file, and `pixels`, a hash of its pixels alone: other metadata leave it."""
+    shape_and_pixels = digest(canonical(pixels.shape), pixels.tobytes())
+    return {"sha256": hashlib.sha256(png).hexdigest(), "pixels": shape_and_pixels}
 
 
 def marked_png(pixels: np.ndarray, infotext: str = "") -> bytes:

@@ -1,14 +1,13 @@
 """Measuring portraits, and ranking the pictures of each scene and place."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from likeness.choosing.scoring import MODELS as SCORING_MODELS
 from likeness.choosing.scoring import Scale
 from likeness.core.provenance import canonical
 from likeness.drawing.faults import is_broken
@@ -23,7 +22,6 @@ from likeness.faces.identity import (
 )
 from likeness.portraits.portrait_tables import PICTURE
 
-MODELS = SCORING_MODELS
 DECIMALS = 4
 # A face that is less sharp than this share of the sharpest one of its scene is called blurred in the reason.
 BLURRED = 0.7
@@ -39,7 +37,7 @@ class MeasuredFace(NamedTuple):
     sharpness: float
 
 
-class Person(NamedTuple):
+class MeasuredPerson(NamedTuple):
     """The faces of the person's photos, and the scales of identity. The judge has none if it cannot tell the person
     from others."""
 
@@ -82,10 +80,23 @@ def scales(scores: pd.DataFrame) -> tuple[Scale, Scale | None]:
     return Scale(float(first["floor"]), float(first["ceiling"]), first["floor_from"]), by_judge
 
 
+def measured_person(
+    crops: pd.DataFrame, faces: Callable[[Path, str], Sequence[MeasuredFace]], scores: pd.DataFrame
+) -> MeasuredPerson:
+    """The person of crops.tsv, whose column `image` has the files, on the scales of a run's scores.tsv. `faces` gives
+    the faces of a file with a hash; of a crop the largest is the person's."""
+
+    def of(fate: str) -> list[MeasuredFace]:
+        rows = crops[crops["fate"] == fate].itertuples()
+        return [face for row in rows for face in faces(Path(row.image), row.sha256)[:1]]
+
+    return MeasuredPerson(of("train"), of("heldout"), *scales(scores))
+
+
 def portrait_rows(
     table: pd.DataFrame,
     faces: Sequence[Sequence[MeasuredFace]],
-    person: Person,
+    person: MeasuredPerson,
     keep: Mapping[str, Mapping[str, int]],
     copy_limit: float,
 ) -> list[dict[str, Any]]:
@@ -116,7 +127,9 @@ def _fractions(row: Mapping[str, Any]) -> list[float]:
     return [x / row["width"], y / row["height"], w / row["width"], h / row["height"]]
 
 
-def _face_of_person(found: Sequence[MeasuredFace], box: list[float] | None, person: Person) -> MeasuredFace | None:
+def _face_of_person(
+    found: Sequence[MeasuredFace], box: list[float] | None, person: MeasuredPerson
+) -> MeasuredFace | None:
     """The face in a box, None if there is none; without a box the one most like the person."""
     if box is not None:
         found = [face for face in found if _same_place(face.box, box)]
@@ -137,7 +150,7 @@ def _raw(embedding: np.ndarray, photos: Sequence[np.ndarray], alike: Any) -> flo
     return float(np.mean([alike(embedding, photo) for photo in photos]))
 
 
-def _measured(face: MeasuredFace, person: Person) -> dict[str, Any]:
+def _measured(face: MeasuredFace, person: MeasuredPerson) -> dict[str, Any]:
     """The measurements of the person's face in a picture."""
     identity = person.scale.identity(_raw(face.sface, [p.sface for p in person.heldout], similarity))
     judged: float | str = ""

@@ -1,6 +1,5 @@
 """The models that portraits are drawn with, and the pictures that they drew."""
 
-import hashlib
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +13,12 @@ import torch
 from likeness.choosing.choice import read_choice
 from likeness.core import cli
 from likeness.core.devices import claim_gpu, torch_device
-from likeness.core.files import ItemCache
+from likeness.core.files import ItemCache, write_atomic
 from likeness.core.manifests import read_json, read_table
 from likeness.core.provenance import canonical, code_digest, digest, file_sha256
 from likeness.core.tensors import with_metadata
 from likeness.drawing.infotext import UsedLora, lora_hash
+from likeness.drawing.marking import picture_hashes
 from likeness.drawing.sampling import load_pipeline
 from likeness.faces.detection import Detector
 from likeness.faces.identity import Recogniser
@@ -182,5 +182,11 @@ def groups(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
 def picture_row(png: bytes, pixels: np.ndarray, **values: Any) -> dict[str, Any]:
     """A row of DRAWN for a picture, with its hashes and its size."""
-    content = {"sha256": hashlib.sha256(png).hexdigest(), "pixels": digest(canonical(pixels.shape), pixels.tobytes())}
-    return {**values, **content, "width": pixels.shape[1], "height": pixels.shape[0]}
+    size = {"width": pixels.shape[1], "height": pixels.shape[0]}
+    return {**values, **picture_hashes(png, pixels), **size}
+
+
+def written_picture(path: Path, png: bytes, pixels: np.ndarray, **values: Any) -> dict[str, Any]:
+    """Write a picture to a file. Returns its row of DRAWN."""
+    write_atomic(path, png)
+    return picture_row(png, pixels, image=f"{path.parent.name}/{path.name}", **values)

@@ -42,20 +42,12 @@ function pair(number) {
 }
 
 function storedVotes() {
-  try {
-    return (localStorage.getItem(STORAGE_KEY) ?? "").replace(/[^abn]/g, "");
-  } catch {
-    return ""; // some browsers store nothing for local files; the votes then last as long as the page is open
-  }
+  return storedText(STORAGE_KEY).replace(/[^abn]/g, "");
 }
 
 function setVotes(text) {
   votes = text;
-  try {
-    localStorage.setItem(STORAGE_KEY, votes);
-  } catch {
-    // see storedVotes
-  }
+  storeText(STORAGE_KEY, votes);
   drawBallot();
 }
 

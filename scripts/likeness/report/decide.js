@@ -33,20 +33,9 @@ function show() {
   const lines = [...decided].map(([name, text]) => `  ${JSON.stringify(name)}: ${text}`);
   bar.hidden = !lines.length;
   bar.querySelector("b").textContent = lines.length === 1 ? "1 decision" : `${lines.length} decisions`;
-  bar.querySelector("pre").textContent = ["photos:", ...lines].join("\n");
-  try {
-    localStorage.setItem(storage, JSON.stringify([...decided]));
-  } catch {
-    // see stored
-  }
-}
-
-function stored() {
-  try {
-    return JSON.parse(localStorage.getItem(storage) ?? "[]");
-  } catch {
-    return []; // some browsers store nothing for local files; the decisions then last as long as the page is open
-  }
+  bar.querySelector("pre").textContent = ["photos:", ...lines, ""].join("\n");
+  bar.querySelector(".copy").textContent = "Copy"; // what was copied is no longer all
+  storeText(storage, JSON.stringify([...decided]));
 }
 
 function moveFocus(from, step) {
@@ -76,18 +65,13 @@ for (const photo of deciding) {
   });
 }
 
-bar.querySelector(".copy").addEventListener("click", async (event) => {
-  await navigator.clipboard.writeText(`${bar.querySelector("pre").textContent}\n`);
-  event.target.textContent = "Copied";
-  setTimeout(() => (event.target.textContent = "Copy"), 1500);
-});
 bar.querySelector(".clear").addEventListener("click", () => {
   decided.clear();
   show();
 });
 
 // A decision that the page shows by now is no longer offered.
-for (const [name, text] of stored()) {
+for (const [name, text] of JSON.parse(storedText(storage) || "[]")) {
   const photo = deciding.find((other) => other.name === name);
   if (photo?.offers.some((offer) => offer.text === text)) decided.set(name, text);
 }

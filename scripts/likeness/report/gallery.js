@@ -1,4 +1,4 @@
-// The large view of a portrait, with the arrow keys from picture to picture; and the buttons that copy a text.
+// The large view of a portrait, with the arrow keys from picture to picture.
 
 const viewer = document.getElementById("viewer");
 const cards = [...document.querySelectorAll(".card")];
@@ -62,18 +62,6 @@ viewer.addEventListener("close", () => {
   const folded = shown.closest("details");
   if (folded) folded.open = true;
   shown.querySelector(".open").focus();
-});
-
-document.addEventListener("click", async ({ target }) => {
-  if (!target.matches(".copy")) return;
-  const text = target.parentElement.querySelector("pre");
-  try {
-    await navigator.clipboard.writeText(text.textContent);
-    target.textContent = "Copied";
-  } catch { // a browser that gives pages from disk no clipboard
-    getSelection().selectAllChildren(text);
-    target.textContent = document.execCommand("copy") ? "Copied" : "Press Ctrl+C";
-  }
 });
 
 function tellMissing() {

@@ -1,8 +1,19 @@
 """How all pages are rendered from their templates."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
+
+from likeness.core import cli
+from likeness.core.files import publish_folder, write_atomic
+
+
+def publish_page(page: Path, html: str, folder: Path, pictures: Mapping[str, Path], called: str) -> None:
+    """Write a page and the folder of its pictures {name: file}, and say so. `called` are the pictures in a word."""
+    publish_folder(folder, pictures)
+    write_atomic(page, html)
+    cli.say(f"{page}: {len(html) / 1e6:.1f} MB, and {len(pictures)} {called} in {folder}; open it in a browser")
 
 
 def rendered(template: str, **values: object) -> str:

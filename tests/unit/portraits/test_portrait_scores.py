@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from likeness.choosing.scoring import Scale
-from likeness.portraits.portrait_scores import MeasuredFace, Person, portrait_rows
+from likeness.portraits.portrait_scores import MeasuredFace, MeasuredPerson, portrait_rows
 
 HER, STRANGER = np.eye(128, dtype=np.float32)[:2]
 CENTRE, CORNER = [0.4, 0.4, 0.2, 0.2], [0.0, 0.0, 0.1, 0.1]
@@ -18,7 +18,7 @@ def face(alike: float, box=CENTRE, sharpness: float = 0.5) -> MeasuredFace:
 
 
 PHOTO = face(1.0)
-PERSON = Person([PHOTO], [PHOTO], Scale(0.2, 0.7, "strangers"), Scale(0.0, 1.0, "strangers"))
+PERSON = MeasuredPerson([PHOTO], [PHOTO], Scale(0.2, 0.7, "strangers"), Scale(0.0, 1.0, "strangers"))
 
 
 def table(*stages: tuple[int, str, str]) -> pd.DataFrame:
