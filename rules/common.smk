@@ -157,11 +157,12 @@ def settings(*names):
         if "subject" in wildcards.keys():
             subject = config["subjects"][wildcards.subject]
             known |= {"subject": subject, "subject_name": wildcards.subject}
+            known["decisions"] = config["decisions"][wildcards.subject]
         if "run" in wildcards.keys():
             known |= config["runs"][wildcards.run] | {"run_name": wildcards.run}
             known |= installation(wildcards.run) | {"keep": KEPT}
         if {"subject", "run"} <= set(wildcards.keys()):
-            known["by_hand"] = known["subject"]["choices_by_hand"].get(wildcards.run)
+            known["by_hand"] = known["decisions"]["choices"].get(wildcards.run)
         if "scene" in wildcards.keys():
             scene = config["portraits"]["scenes"][wildcards.scene]
             known |= {

@@ -37,7 +37,7 @@ rule curate_photos:
         "../envs/likeness.yaml"
     params:
         contents=contents("curate_photos.py"),
-        config=section("curate", "subject.reference", "subject.photos_by_hand"),
+        config=section("curate", "subject.reference", "decisions.photos"),
     message:
         "{wildcards.subject}: keep or drop each photo, set some apart for judging"
     shell:
@@ -128,7 +128,7 @@ rule caption_faces:
         config=section(
             "subject.trigger",
             "subject.class_noun",
-            "subject.captions_by_hand",
+            "decisions.captions",
             "caption.backend",
             "token_lengths",
         ),

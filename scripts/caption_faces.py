@@ -65,7 +65,7 @@ def main() -> None:
     for photo, path in sorted(own_texts.items()):
         photos_of.setdefault(path, []).append(photo.name)
 
-    by_hand = cli.as_mappings(args.config.subject.captions_by_hand)
+    by_hand = cli.as_mappings(args.config.decisions.captions)
     make_caption = from_template if backend == "template" else from_model
     rows, texts = [], {}
     for row in cli.progress(table, desc="caption", unit="photo"):

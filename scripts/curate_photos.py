@@ -8,7 +8,7 @@ from likeness.faces import curation, photo_advice
 
 def main() -> None:
     args = cli.arguments(__doc__, "faces", "photos")
-    by_hand = cli.as_mappings(args.config.subject.photos_by_hand)
+    by_hand = cli.as_mappings(args.config.decisions.photos)
     rows = curation.curate(manifests.read_table(args.faces), args.config.curate, args.config.subject.reference, by_hand)
     manifests.write_table(args.photos, rows, curation.PHOTO_COLUMNS)
     for row in rows:

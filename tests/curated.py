@@ -46,7 +46,7 @@ class Workplace:
 
     def curate(self, by_hand: dict | None = None, **changes) -> str:
         faces, photos = self.folder / "ava/faces.tsv", self.folder / "ava/photos.tsv"
-        config = {"curate": SETTINGS | changes, "subject": {"reference": [], "photos_by_hand": by_hand or {}}}
+        config = {"curate": SETTINGS | changes, "subject": {"reference": []}, "decisions": {"photos": by_hand or {}}}
         return script("curate_photos.py", config, faces=faces, photos=photos)
 
     def crop(self, resolution: int = 128) -> str:

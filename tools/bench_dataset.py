@@ -40,10 +40,8 @@ CONFIG = {
     "crop": Crop().model_dump(),
     "upscale": Upscale().model_dump(),
     "caption": Caption().model_dump(),
-    "subject": {
-        **{"trigger": "ohwx", "class_noun": "woman", "reference": []},
-        **{"photos_by_hand": {}, "captions_by_hand": {}},
-    },
+    "subject": {"trigger": "ohwx", "class_noun": "woman", "reference": []},
+    "decisions": {"photos": {}, "captions": {}},
     "train": {
         **{"max_train_steps": 2000, "epochs": 10, "repeats": None},
         **{"batch_size": 2, "gradient_accumulation_steps": 1},

@@ -263,7 +263,11 @@ def detect(root: Path, models: Path, photos: Path, work: Path) -> subprocess.Com
 
 def curate(root: Path, work: Path) -> subprocess.CompletedProcess:
     config = json.dumps(
-        {"curate": Curate(min_face=40).model_dump(), "subject": {"reference": [], "photos_by_hand": {}}}
+        {
+            "curate": Curate(min_face=40).model_dump(),
+            "subject": {"reference": []},
+            "decisions": {"photos": {}},
+        }
     )
     tables = ["--faces", work / "faces.tsv", "--photos", work / "photos.tsv"]
     return run_script(root, "curate_photos", "--config", config, *tables)

@@ -78,7 +78,7 @@ def test_a_rule_lists_only_keys_that_there_are(rule):
     sections = Config.model_fields
     given_by_rule = {"subject", "subject_name", "run_name", "epoch", "flips", "token_lengths"}
     given_by_rule |= {"scene", "scene_name", "place", "place_name", "people", "keep"}
-    given_by_rule |= {"by_hand", "folders", "every_epoch", "project"}
+    given_by_rule |= {"decisions", "by_hand", "folders", "every_epoch", "project"}
     for key in listed(rule):
         assert key.split(".")[0] in {*sections, *given_by_rule}, key
 

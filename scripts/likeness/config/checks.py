@@ -60,8 +60,15 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
     if config is None:
         raise _error(problems)
     runs, of_runs = _runs(config, roots)
-    subjects, of_subjects = _subjects(config, runs, roots, within_job)
-    problems = of_runs + of_subjects + _without_use(runs, config.subjects) + _misunderstood(runs, config.subjects)
+    subjects, of_subjects = _subjects(config, roots, within_job)
+    decisions, of_decisions = _decisions(subjects, runs, roots)
+    problems = (
+        of_runs
+        + of_subjects
+        + of_decisions
+        + _without_use(runs, config.subjects)
+        + _misunderstood(runs, config.subjects)
+    )
 
     @cache
     def family_of(model: str) -> Family | None:
@@ -88,7 +95,7 @@ def checked_config(raw: dict[str, Any], roots: Iterable[Path], within_job: bool 
     if problems:
         raise _error(problems)
     portraits = config.portraits.model_dump() | {"scenes": {name: scene.model_dump() for name, scene in scenes.items()}}
-    filled_in = {"train": _filled_in(config.train), "runs": runs, "subjects": subjects}
+    filled_in = {"train": _filled_in(config.train), "runs": runs, "subjects": subjects, "decisions": decisions}
     filled_in |= {"portraits": portraits, "places": places, "install": install}
     return config.model_dump() | filled_in | {"bases": all_bases(runs, top_level_base(config), family_of)}
 
@@ -291,22 +298,31 @@ def _misunderstood_prompts(
             yield f"prompts: {quote(prompt)} stands there twice for {name}; expected each prompt once"
 
 
-def _subjects(
-    config: Config, runs: Mapping[str, Mapping[str, Any]], roots: Iterable[Path], within_job: bool
+def _decisions(
+    subjects: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Mapping[str, Any]], roots: Iterable[Path]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Every subject, with the path of its folder below a root and with its decisions, and the problems of them."""
+    """What a person decided about each subject, and the problems of it. `subjects` have the paths of their folders."""
+    decisions: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for name, subject in subjects.items():
+        folder = Path(subject["photos"])
+        try:
+            file = decisions_file(subject["decisions"], folder, roots)
+            names = {path.name for path in folder.iterdir()} if file else set()
+            decisions[name] = checked_decisions(file, names, runs)
+        except LikenessError as error:
+            problems.append(f"subjects.{name}.decisions: {error}")
+    return decisions, problems
+
+
+def _subjects(config: Config, roots: Iterable[Path], within_job: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Every subject, with the path of its folder below a root, and the problems of them."""
     subjects: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     for name, subject in config.subjects.items():
         try:
             folder = photo_folder(subject.photos, roots)
             subjects[name] = subject.model_dump() | {"photos": str(folder)}
-            try:
-                file = decisions_file(subject.decisions, folder, roots)
-                names = {path.name for path in folder.iterdir()} if file else set()
-                subjects[name] |= checked_decisions(file, names, runs)
-            except LikenessError as error:
-                problems.append(f"subjects.{name}.decisions: {error}")
             if within_job:
                 continue
             names = {path.name for path in checked_photos(subject.photos, folder)}

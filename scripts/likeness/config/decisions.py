@@ -90,8 +90,8 @@ def decisions_file(written: str | None, folder: Path, roots: Iterable[Path]) -> 
 def checked_decisions(
     file: Path | None, photos: Collection[str], runs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What the rules are given: `photos_by_hand` {photo: how it is used and cut}, `captions_by_hand` {photo: caption}
-    and `choices_by_hand` {run: {epoch, weight}}. Without a file all three are empty.
+    """What the rules are given: `photos` {photo: how it is used and cut}, `captions` {photo: caption} and `choices`
+    {run: {epoch, weight}}. Without a file all three are empty.
 
     `photos` are the names of the files in the subject's folder. A name that differs in case or Unicode form is taken as
     theirs. Raises LikenessError with a line for every mistake.
@@ -107,9 +107,9 @@ def checked_decisions(
     nothing = _without_caption(PhotoDecision())
     by_hand = {name: _without_caption(decision) for name, decision in of_photos.items()}
     return {
-        "photos_by_hand": {name: decision for name, decision in by_hand.items() if decision != nothing},
-        "captions_by_hand": {name: each.caption for name, each in of_photos.items() if each.caption},
-        "choices_by_hand": {name: choice.model_dump() for name, choice in decisions.runs.items()},
+        "photos": {name: decision for name, decision in by_hand.items() if decision != nothing},
+        "captions": {name: each.caption for name, each in of_photos.items() if each.caption},
+        "choices": {name: choice.model_dump() for name, choice in decisions.runs.items()},
     }
 
 

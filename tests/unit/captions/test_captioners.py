@@ -175,7 +175,8 @@ def test_captions_of_a_model_begin_with_the_trigger_and_follow_the_words(
         """The caption, and the log's last line."""
         words.write_text(f"[people]\nwoman\nman\n[features]\n{traits}\n[traits]\nyoung\n")
         config = {
-            "subject": {"trigger": "ohwx", "class_noun": "woman", "captions_by_hand": {}},
+            "subject": {"trigger": "ohwx", "class_noun": "woman"},
+            "decisions": {"captions": {}},
             "caption": {"backend": backend},
             "token_lengths": [75],
         }

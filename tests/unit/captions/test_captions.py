@@ -60,7 +60,8 @@ def caption(
 ) -> subprocess.CompletedProcess:
     config = json.dumps(
         {
-            "subject": {"trigger": "ohwx", "class_noun": "woman", "captions_by_hand": by_hand or {}},
+            "subject": {"trigger": "ohwx", "class_noun": "woman"},
+            "decisions": {"captions": by_hand or {}},
             "caption": {"backend": "template", "model": None, "identity_words": ""},
             "token_lengths": token_lengths,
         },

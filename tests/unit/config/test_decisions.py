@@ -10,11 +10,11 @@ from project import CONFIG
 
 
 def ava(roots: list[Path], text: str | None, **subject) -> dict:
-    """The checked subject with these decisions beside the photos."""
+    """The checked decisions, with these beside the photos."""
     if text is not None:
         (roots[0] / "photos/decisions.yaml").write_text(text)
     subjects = {"ava": CONFIG["subjects"]["ava"] | subject}
-    return checked_config(CONFIG | {"subjects": subjects}, roots)["subjects"]["ava"]
+    return checked_config(CONFIG | {"subjects": subjects}, roots)["decisions"]["ava"]
 
 
 def problems(roots: list[Path], text: str) -> list[str]:
@@ -27,13 +27,13 @@ def problems(roots: list[Path], text: str) -> list[str]:
 
 @pytest.mark.parametrize("text", [None, "", "photos:\n", "{}"])
 def test_without_decisions_the_program_decides(roots, text):
-    subject = ava(roots, text)
-    assert subject["photos_by_hand"] == subject["captions_by_hand"] == subject["choices_by_hand"] == {}
+    decided = ava(roots, text)
+    assert decided["photos"] == decided["captions"] == decided["choices"] == {}
 
 
 def test_what_is_decided_is_handed_to_the_rules_that_it_concerns(roots):
     (roots[0] / "photos/b.JPG").touch()
-    subject = ava(
+    decided = ava(
         roots,
         """
         photos:
@@ -43,17 +43,17 @@ def test_what_is_decided_is_handed_to_the_rules_that_it_concerns(roots):
           portrait: {epoch: 3, weight: 0.5}
         """,
     )
-    assert subject["photos_by_hand"] == {
+    assert decided["photos"] == {
         "a.jpg": {"use": None, "keep": ["blurred"], "face": None, "crop": (300.0, 200.5, 400), "rotation": -3.0}
     }
-    assert subject["captions_by_hand"] == {"a.jpg": "ohwx woman, on a boat", "b.JPG": "ohwx woman"}
-    assert subject["choices_by_hand"] == {"portrait": {"epoch": 3, "weight": 0.5}}
+    assert decided["captions"] == {"a.jpg": "ohwx woman, on a boat", "b.JPG": "ohwx woman"}
+    assert decided["choices"] == {"portrait": {"epoch": 3, "weight": 0.5}}
 
 
 def test_the_file_may_be_elsewhere(roots):
     (roots[0] / "ava.yaml").write_text("photos: {a.jpg: {use: heldout}}")
-    subject = ava(roots, "photos: {a.jpg: {use: drop}}", decisions="ava.yaml")
-    assert subject["photos_by_hand"]["a.jpg"]["use"] == "heldout"
+    decided = ava(roots, "photos: {a.jpg: {use: drop}}", decisions="ava.yaml")
+    assert decided["photos"]["a.jpg"]["use"] == "heldout"
     with pytest.raises(LikenessError, match=r"subjects\.ava\.decisions: no file 'gone\.yaml'"):
         ava(roots, None, decisions="gone.yaml")
 
